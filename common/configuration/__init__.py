@@ -1,0 +1,1 @@
+"""From `config.py` and the command line to checked, typed jobs."""

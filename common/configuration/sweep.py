@@ -1,0 +1,259 @@
+"""From a variant's `config.py` to its jobs (specification, section 8).
+
+The file's shape is the original's: `scheduler_config`, `global_config` and `test_config`, a list of
+blocks `{key: [values]}`. Within a block all values are combined; the blocks are joined.
+"""
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.configuration.settings import (
+    FIELDS,
+    Settings,
+    keys_of,
+    make_settings,
+    parse_text,
+    parse_value,
+)
+from common.errors import UserError
+
+_LONGEST_FILE_NAME = 255  # bytes, on all common file systems
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig:
+    """Where and how the jobs run; the names are those of the original's `scheduler_config`.
+
+    Paths are relative to the variant's folder.
+    """
+
+    gpu: list
+    result_root_folder: str = "results"
+    scheduler_log_file_path: str = "scheduler.log"
+    log_file: str = "worker.log"
+    temp_folder: str = "temp"
+    force_rerun: bool = False
+    config_string_value_maxlen: int = 30
+    ignored_keys_for_folder_name: list = dataclasses.field(default_factory=list)
+    ignored_characters_for_folder_name: list = dataclasses.field(
+        default_factory=lambda: [" ", "[", "]"]
+    )
+    test_config_string_separator: str = ","
+    test_config_string_indicator: str = "-"
+    test_config_string_inst_separator: str = "+"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run.
+
+    Attributes:
+        settings: its whole configuration.
+        folder: the name of its folder below `result_root_folder`.
+    """
+
+    settings: Settings
+    folder: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All jobs of a configuration.
+
+    Attributes:
+        scheduler: the `SchedulerConfig`.
+        jobs: the distinct jobs, in the order of their first appearance.
+        count: how many there are with repeats.
+    """
+
+    scheduler: SchedulerConfig
+    jobs: tuple[Job, ...]
+    count: int
+
+
+def expand(variant, config, overrides=(), only=()):
+    """The jobs of a configuration.
+
+    Args:
+        variant: the `Variant` it is for.
+        config: the dictionary of `config.py`.
+        overrides: `KEY=VALUE` texts that replace a key's value in every job (`--set`).
+        only: `KEY=VALUE` texts; jobs in which any of them does not hold are left out (`--only`).
+
+    Returns:
+        A `Sweep`.
+
+    Raises:
+        UserError: unknown keys, wrong values, or two different jobs that would share a folder.
+    """
+    sections = _sections(config)
+    scheduler_values, job_values = _parse_overrides(variant, overrides)
+    scheduler = _scheduler_config({**sections["scheduler_config"], **scheduler_values})
+    conditions = _parse_conditions(variant, only)
+    swept = _combinations(sections["test_config"], job_values)
+    if not swept:
+        raise UserError("config.py: there is no job, as every block of test_config has a [] in it.")
+    shared = {**sections["global_config"], **job_values}
+    jobs = []
+    for values in swept:
+        settings = make_settings(variant, {**shared, **values})
+        if all(getattr(settings, name) == wanted for name, wanted in conditions):
+            jobs.append(Job(settings, folder_name(values, scheduler)))
+    if not jobs:
+        raise UserError(f"no job of the configuration matches --only {' --only '.join(only)}.")
+    distinct = tuple(dict.fromkeys(jobs))
+    _refuse_shared_folders(distinct)
+    return Sweep(scheduler, distinct, len(jobs))
+
+
+def folder_name(values, scheduler):
+    """The original's folder name of the swept `{key: value}`: `d_lr-0.0001,dataset-cifar10,...,`.
+
+    Raises:
+        UserError: the name would not be one folder on a common file system.
+    """
+    name = "".join(
+        f"{key}{scheduler.test_config_string_indicator}"
+        f"{str(value)[: scheduler.config_string_value_maxlen]}"
+        f"{scheduler.test_config_string_separator}"
+        for key, value in sorted(values.items())
+        if key not in scheduler.ignored_keys_for_folder_name
+    )
+    for character in scheduler.ignored_characters_for_folder_name:
+        name = name.replace(character, "")
+    if not _is_file_name(name):
+        raise UserError(f"the swept values give {name!r}, which cannot be a folder's name.")
+    if len(name.encode()) > _LONGEST_FILE_NAME:
+        raise UserError(
+            f"the swept values give a folder name of {len(name.encode())} bytes, and "
+            f"{_LONGEST_FILE_NAME} are possible: shorten config_string_value_maxlen or name keys "
+            f"in ignored_keys_for_folder_name. The name: {name}"
+        )
+    return name
+
+
+def _is_file_name(text):
+    """Whether a file or folder can have the name, and a line of output can show it."""
+    return text.isprintable() and "/" not in text and text not in ("", ".", "..")
+
+
+def _sections(config):
+    known = {"scheduler_config": dict, "global_config": dict, "test_config": list}
+    if not isinstance(config, dict):
+        raise UserError("config.py: `config` must be a dictionary.")
+    for name in config:
+        if name not in known:
+            raise UserError(f"config.py: unknown section {name!r}. Known: {', '.join(known)}.")
+    sections = {name: config.get(name, kind()) for name, kind in known.items()}
+    for name, kind in known.items():
+        if not isinstance(sections[name], kind):
+            raise UserError(f"config.py: {name} must be a {kind.__name__}.")
+    return sections
+
+
+def _scheduler_config(values):
+    fields = {field.name: field for field in dataclasses.fields(SchedulerConfig)}
+    for name, value in values.items():
+        if name not in fields:
+            raise UserError(f"unknown scheduler_config key {name!r}. Known: {', '.join(fields)}.")
+        if type(value) is not fields[name].type:  # not isinstance: True is no number of characters
+            wanted = fields[name].type.__name__
+            raise UserError(f"scheduler_config {name}={value!r}: a {wanted} is needed.")
+    if "gpu" not in values:
+        raise UserError('scheduler_config lacks "gpu", the list of device ids.')
+    scheduler = SchedulerConfig(**values)
+    for name, (holds, wanted) in _SCHEDULER_RULES.items():
+        value = getattr(scheduler, name)
+        if not holds(value):
+            raise UserError(f"scheduler_config {name}={value!r}: {wanted} is needed.")
+    return scheduler
+
+
+def _are_strings(values):
+    return isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
+
+
+def _are_devices(values):
+    """Whether each is a device id, or several for one job."""
+    return _are_strings(values) and len(values) > 0 and all(values)
+
+
+_SCHEDULER_RULES = {
+    "gpu": (
+        lambda gpus: gpus and all(_are_devices([gpu]) or _are_devices(gpu) for gpu in gpus),
+        'a list of ids like "0", or of lists of them,',
+    ),
+    "log_file": (_is_file_name, "a file name without a folder"),
+    "config_string_value_maxlen": (lambda length: length > 0, "a positive number"),
+    "ignored_keys_for_folder_name": (_are_strings, "a list of strings"),
+    "ignored_characters_for_folder_name": (_are_strings, "a list of strings"),
+}
+
+
+def _split(text, option):
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise UserError(f"--{option} {text!r}: KEY=VALUE is needed.")
+    return name, value
+
+
+def _parse_overrides(variant, overrides):
+    kinds = {field.name: field.type for field in dataclasses.fields(SchedulerConfig)}
+    scheduler, job = {}, {}
+    for text in overrides:
+        name, value = _split(text, "set")
+        if name in kinds:
+            scheduler[name] = parse_text(name, value, kinds[name])
+        else:
+            job[name] = _parse_for(variant, name, value)
+    return scheduler, job
+
+
+def _parse_conditions(variant, only):
+    return [
+        (name, _parse_for(variant, name, value))
+        for name, value in (_split(text, "only") for text in only)
+    ]
+
+
+def _parse_for(variant, name, value):
+    if name in FIELDS and name not in keys_of(variant):
+        raise UserError(f"{variant.name} has no key {name!r}: it belongs to other variants.")
+    return parse_value(name, value)
+
+
+def _combinations(blocks, overrides):
+    """Every combination of every block, as `{key: value}`, overridden keys being fixed."""
+    if not blocks:
+        return [{}]
+    combinations = []
+    for index, block in enumerate(blocks):
+        if not isinstance(block, dict):
+            raise UserError(f"config.py: test_config[{index}] must be a dictionary.")
+        for name, values in block.items():
+            if not isinstance(values, (list, tuple, range)):
+                raise UserError(f"config.py: test_config[{index}][{name!r}] must be a list.")
+        fixed = {key: [overrides[key]] if key in overrides else block[key] for key in block}
+        for values in itertools.product(*fixed.values()):
+            combinations.append(dict(zip(fixed, values, strict=True)))
+    return combinations
+
+
+def _refuse_shared_folders(jobs):
+    owner = {}
+    for job in jobs:
+        other = owner.setdefault(job.folder, job)
+        if other != job:
+            ours, theirs = (dataclasses.asdict(j.settings) for j in (job, other))
+            keys = [key for key in ours if ours[key] != theirs[key]]
+            raise UserError(
+                f"two jobs that differ in {', '.join(keys)} would share the folder {job.folder}: "
+                "raise config_string_value_maxlen or drop keys from ignored_keys_for_folder_name."
+            )
+
+
+def results_folder(base, scheduler):
+    """The folder that holds the jobs' folders: absolute, `base` being the variant's folder."""
+    return (Path(base) / scheduler.result_root_folder).resolve()

@@ -1,0 +1,266 @@
+"""The route through tensorflow-datasets (TFDS): converted once to a `.npy` file, then mapped.
+
+The stored PNG or JPEG bytes are decoded by Pillow, not by TensorFlow, so that the pictures are
+those of the other route, byte for byte; only their order, which training does not see, differs.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from common.data.arrays import map_images
+from common.data.transforms import centre_crop, halve
+from common.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class TfdsSpec:
+    """Where TFDS keeps a data set, and how its pictures become those of the specification.
+
+    Attributes:
+        builder: the TFDS builder's name.
+        splits: the splits that are joined, in this order.
+        stored_shape: (height, width, channels) of the stored pictures.
+        prepare: makes the training picture from the stored one.
+    """
+
+    builder: str
+    splits: tuple[str, ...]
+    stored_shape: tuple[int, int, int]
+    prepare: Callable[[Image.Image], Image.Image]
+
+
+CIFAR10 = TfdsSpec("cifar10", ("train",), (32, 32, 3), lambda picture: picture)
+# TFDS has already swapped the column-major planes of the binary file.
+STL10 = TfdsSpec("stl10", ("unlabelled",), (96, 96, 3), halve)
+CELEBA = TfdsSpec(
+    "celeb_a",
+    ("train", "validation", "test"),
+    (218, 178, 3),
+    lambda picture: halve(centre_crop(picture, 128)),
+)
+
+
+def open_converted(
+    spec: TfdsSpec, target: Path, image_shape: tuple[int, int, int], count: int, advice: str
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Maps the converted pictures, converting (and, if need be, downloading) them first.
+
+    The file is used only together with its sidecar `<target>.json`, written last, and only if that
+    describes this very conversion. TFDS keeps its own files in its default folder, or in that of
+    the environment variable TFDS_DATA_DIR; what lies prepared there is used without the network.
+
+    Args:
+        spec: the data set.
+        target: the `.npy` file to use or to write.
+        image_shape: (height, width, channels) of the training pictures.
+        count: the number of pictures there must be.
+        advice: another way to the data; ends the error messages.
+
+    Returns:
+        Read-only uint8 `[count, H, W, C]`, and the sidecar's contents: `builder` (name:version),
+        `name`, `splits`, `order`, `images` and `bytes`.
+
+    Raises:
+        UserError: TFDS is missing, or the download failed, or the data are not as expected.
+    """
+    found = _read_sidecar(spec, target)
+    if found is None:
+        _LOG.info("%s: converting from tensorflow-datasets, once (or waiting for a run that is "
+                  "at it)", target)  # fmt: skip
+        with _explained(target, advice):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _lock(target):
+                found = _read_sidecar(spec, target) or _convert(spec, target, count, advice)
+    return map_images(target, image_shape, count, f"Delete {target} to convert it anew."), found
+
+
+def _read_sidecar(spec: TfdsSpec, target: Path) -> dict[str, Any] | None:
+    """Returns the sidecar of a finished conversion of this kind, or None if there is none."""
+    try:
+        found = json.loads(_sidecar(target).read_text(encoding="utf-8"))
+        size = target.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{_sidecar(target)}: cannot be read ({error}). Delete it to convert anew."
+        ) from error
+    expected = {**_description(spec), "bytes": size}
+    if not isinstance(found, dict) or {key: found.get(key) for key in expected} != expected:
+        _LOG.warning("%s: stale or incomplete, so it is converted anew", target)
+        return None
+    return found
+
+
+def _sidecar(target: Path) -> Path:
+    return target.with_name(target.name + ".json")
+
+
+def _description(spec: TfdsSpec) -> dict[str, Any]:
+    """What must agree for a conversion to be used again, besides the file's size."""
+    return {
+        "name": spec.builder,
+        "splits": list(spec.splits),
+        "order": "splits joined, files in sequence, not shuffled",
+    }
+
+
+def _convert(spec: TfdsSpec, target: Path, count: int, advice: str) -> dict[str, Any]:
+    """Writes `target` and then its sidecar; returns the sidecar's contents."""
+    builder = _prepared_builder(spec, advice)
+    splits = builder.info.splits
+    stored = sum(splits[name].num_examples for name in spec.splits if name in splits)
+    if stored != count:
+        raise UserError(
+            f"tensorflow-datasets has {stored:,} pictures of {spec.builder} "
+            f"({', '.join(spec.splits)}) at {builder.data_path}, expected {count:,}. "
+            f"Delete that folder to prepare it anew. {advice}"
+        )
+    _sidecar(target).unlink(missing_ok=True)
+    with _aside(target) as file:
+        size = _write_array(file, _pictures(spec, builder), count)
+    found = {
+        **_description(spec),
+        "builder": f"{spec.builder}:{builder.version}",
+        "images": count,
+        "bytes": size,
+    }
+    with _aside(_sidecar(target)) as file:
+        file.write(json.dumps(found, indent=2).encode())
+    return found
+
+
+def _prepared_builder(spec: TfdsSpec, advice: str) -> Any:
+    """Returns the TFDS builder, its data on disk; downloads them if they are not there yet."""
+    try:
+        import tensorflow_datasets as tfds  # noqa: PLC0415 (slow, and needed by this route only)
+    except ImportError as error:
+        raise UserError(
+            f"tensorflow-datasets cannot be imported ({error}), so {spec.builder} cannot be had "
+            f"from there: pip install tensorflow-datasets. {advice}"
+        ) from error
+    data_dir = os.environ.get("TFDS_DATA_DIR")  # TFDS itself looks only once, when imported
+    builder = tfds.builder(spec.builder, data_dir=data_dir)
+    if builder.is_prepared():
+        return builder
+    _LOG.info("%s: tensorflow-datasets downloads it to %s", spec.builder, builder.data_path)
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # whatever servers, proxies, disks and TFDS's own code raise
+        raise UserError(
+            f"tensorflow-datasets could not download and prepare {spec.builder} in "
+            f"{builder.data_path} ({type(error).__name__}: {error}). Try again with a network, or "
+            f"point TFDS_DATA_DIR at a folder where it is prepared. {advice}"
+        ) from error
+    return builder
+
+
+def _pictures(spec: TfdsSpec, builder: Any) -> Iterator[np.ndarray]:
+    """Yields uint8 [n, H, W, C] batches of training pictures, in stored order."""
+    with ThreadPoolExecutor() as pool:
+        for encoded in _encoded_batches(spec, builder):
+            try:
+                yield np.stack(list(pool.map(lambda data: _decode(spec, data), encoded)))
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                raise _unreadable(spec, builder, error) from error
+
+
+def _encoded_batches(spec: TfdsSpec, builder: Any) -> Iterator[np.ndarray]:
+    """Yields batches of PNG or JPEG files (object [n], of bytes), in stored order."""
+    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow_datasets as tfds  # noqa: PLC0415
+
+    for split in spec.splits:
+        dataset = builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+        )
+        try:
+            images = dataset.map(lambda example: example["image"])
+            yield from images.batch(_BATCH).as_numpy_iterator()
+        except tf.errors.OpError as error:
+            raise _unreadable(spec, builder, error) from error
+
+
+def _unreadable(spec: TfdsSpec, builder: Any, error: Exception) -> UserError:
+    return UserError(
+        f"tensorflow-datasets' {spec.builder} at {builder.data_path} cannot be read "
+        f"({type(error).__name__}: {error}). Delete that folder to prepare it anew."
+    )
+
+
+def _decode(spec: TfdsSpec, data: bytes) -> np.ndarray:
+    """Makes the uint8 [H, W, C] training picture from a stored file."""
+    height, width, _ = spec.stored_shape
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
+        if picture.size != (width, height):
+            raise ValueError(f"a picture of {picture.width}x{picture.height}, not {width}x{height}")
+        return np.asarray(spec.prepare(picture.convert("RGB")))
+
+
+def _write_array(file: BinaryIO, batches: Iterator[np.ndarray], count: int) -> int:
+    """Writes `count` pictures as a .npy file, a batch at a time; returns its size in bytes."""
+    with tqdm(total=count, desc=Path(file.name).name, unit="image") as progress:
+        for batch in batches:
+            if progress.n == 0:
+                header = {
+                    "descr": "|u1",
+                    "fortran_order": False,
+                    "shape": (count, *batch.shape[1:]),
+                }
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(batch.tobytes())
+            progress.update(len(batch))
+        if progress.n != count:
+            raise UserError(f"tensorflow-datasets gave {progress.n:,} of {count:,} pictures")
+    return file.tell()
+
+
+@contextlib.contextmanager
+def _aside(target: Path) -> Iterator[BinaryIO]:
+    """Opens a temporary file beside `target` that takes its place only if the block succeeds."""
+    part = target.with_name(target.name + ".part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _lock(target: Path) -> Iterator[None]:
+    """Lets one process at a time convert: a sweep starts several runs at once."""
+    with target.with_name(f".{target.name}.lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or the process dies
+        yield
+
+
+@contextlib.contextmanager
+def _explained(target: Path, advice: str) -> Iterator[None]:
+    """Turns a full disk or a missing permission into an error for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error}). {advice}") from error

@@ -1,0 +1,92 @@
+"""`--demo`: the variant on the digits that scikit-learn ships, in minutes and without download."""
+
+import csv
+
+from common.configuration.settings import keys_of
+from common.results.times import training_seconds
+
+_GLOBAL = {
+    "batch_size": 64,
+    "d_batch_size": 16,
+    "g_batch_size": 32,
+    "latent_dim": 128,
+    "vis_freq": 200,
+    "vis_num_h": 10,
+    "vis_num_w": 10,
+    "summary_freq": 1,
+    "metric_freq": 400,
+    "save_checkpoint_freq": 400,
+    "extra_checkpoint_freq": 100_000,
+    "d_gp_coe": 10.0,
+    "width": 16,
+    "is_samples": 5_000,
+    "fid_samples": 5_000,
+    "initial_metrics": True,
+}
+_SWEPT = {
+    "dataset": "digits",
+    "iteration": 1600,
+    "run": 0,
+    "g_lr": 0.0002,
+    "d_lr": 0.0002,
+    "g_beta1": 0.5,
+    "d_beta1": 0.5,
+    "g_beta2": 0.999,
+    "d_beta2": 0.999,
+    "n_dis": 1,
+    "num_gpus": 1,
+}
+_MG = {"cnn": 4, "resnet": 1}  # the digits are enlarged to 32x32
+
+
+def configuration(variant, config):
+    """A configuration like `config.py`'s that trains SN and BSSN (with gammas: SN and BSN).
+
+    Args:
+        variant: the `Variant`.
+        config: the variant's own configuration, whose `scheduler_config` is kept.
+    """
+    keys = keys_of(variant)
+    swept = {**_SWEPT, "mg": _MG[variant.network]}
+    common = {key: [value] for key, value in swept.items() if key in keys}
+    if "scale" in keys:
+        methods = [{"sn_mode": ["SN"], "scale": [1.0]}, {"sn_mode": ["BSN"], "scale": [1.2]}]
+    else:
+        methods = [{"sn_mode": ["SN"]}, {"sn_mode": ["BSN"]}]
+    return {
+        "scheduler_config": config["scheduler_config"],
+        "global_config": {key: value for key, value in _GLOBAL.items() if key in keys},
+        "test_config": [{**common, **method} for method in methods],
+    }
+
+
+def print_table(jobs, folders):
+    """Prints what the demo's jobs reached, and where their pictures are."""
+    print(f"\n{'method':8}{'IS':^21}{'FID':^21}{'seconds':>8}")
+    for job, folder in zip(jobs, folders, strict=True):
+        rows = _read_rows(folder.metrics_path)
+        scores = (_change(rows, column) for column in ("inception_score_mean", "fid"))
+        seconds = training_seconds(folder.times_path)
+        print(f"{method_name(job.settings):8}{''.join(scores)}{seconds:8.0f}")
+    print("\nIS and FID are of a small classifier of digits: compare them with each other only.")
+    for job, folder in zip(jobs, folders, strict=True):
+        print(f"{method_name(job.settings)} samples: {folder.samples}")
+
+
+def method_name(settings):
+    """The paper's name of the normalisation: SN, SSN, BSN or BSSN."""
+    scaled = settings.scale not in (None, 1.0)
+    return {"SN": ("SN", "SSN"), "BSN": ("BSN", "BSSN")}[settings.sn_mode][scaled]
+
+
+def _read_rows(path):
+    if not path.exists():  # nothing was measured
+        return []
+    with open(path, newline="", encoding="utf-8") as table:
+        return list(csv.DictReader(table))
+
+
+def _change(rows, column):
+    """The first and the last value of the column, which a network's prefix may precede."""
+    values = [float(row[name]) for row in rows for name in row if name.endswith(column)]
+    return f"{values[0]:8.2f} -> {values[-1]:<9.2f}" if values else f"{'-':^21}"

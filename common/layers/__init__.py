@@ -1,0 +1,26 @@
+"""Keras layers: spectral normalisation (SN, SSN, BSN, BSSN) and TF1's batch normalisation."""
+
+from common.layers.batch_norm import BatchNorm, moving_average_advances
+from common.layers.collapse import collapse
+from common.layers.spectral_norm import (
+    BidirectionalScaledSN,
+    Gamma,
+    SpectralNormalized,
+    SpectralNormConv2D,
+    SpectralNormDense,
+    power_iteration,
+    spectral_layers,
+)
+
+__all__ = [
+    "BatchNorm",
+    "BidirectionalScaledSN",
+    "Gamma",
+    "SpectralNormConv2D",
+    "SpectralNormDense",
+    "SpectralNormalized",
+    "collapse",
+    "moving_average_advances",
+    "power_iteration",
+    "spectral_layers",
+]

@@ -1,0 +1,51 @@
+"""Metrics of generated images (specification, section 6)."""
+
+import os
+from collections.abc import Callable
+
+from common.errors import UserError
+from common.metrics.digits import open_digits
+from common.metrics.errors import InvalidSamplesError, NonFiniteFeaturesError
+from common.metrics.evaluation import METRICS, Evaluator
+from common.metrics.feature_network import FeatureNetwork
+from common.metrics.inception import open_inception
+
+__all__ = [
+    "METRICS",
+    "NETWORKS",
+    "Evaluator",
+    "FeatureNetwork",
+    "InvalidSamplesError",
+    "NonFiniteFeaturesError",
+    "open_network",
+]
+
+PathLike = str | os.PathLike
+
+NETWORKS: dict[str, Callable[[PathLike | None, PathLike | None], FeatureNetwork]] = {
+    "inception": open_inception,
+    "digits": lambda inception_path, cache_dir: open_digits(cache_dir),
+}
+
+
+def open_network(
+    name: str, *, inception_path: PathLike | None = None, cache_dir: PathLike | None = None
+) -> FeatureNetwork:
+    """Opens a feature network, so that whatever it lacks is found before a training starts.
+
+    Args:
+        name: `"inception"`, which published values are computed with, or `"digits"`, which
+            needs no download and whose columns carry a prefix.
+        inception_path: The frozen Inception graph, archive or `.pb`; None to take it from the
+            cache or download it there.
+        cache_dir: Root of the cache; None for Keras' own, `$KERAS_HOME` or `~/.keras`.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: The name is unknown, or the network's files are missing or unusable.
+    """
+    if name not in NETWORKS:
+        raise UserError(f"unknown feature network {name!r}; choose one of {', '.join(NETWORKS)}")
+    return NETWORKS[name](inception_path, cache_dir)

@@ -1,0 +1,191 @@
+"""The Fréchet distance between Gaussians fitted to features (Heusel et al. 2017)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from common.errors import UserError
+from common.metrics.errors import NonFiniteFeaturesError
+
+# Singular values below this stay as they are under the root (specification, section 6).
+ROOT_THRESHOLD = 1e-10
+# Rows gathered before they are merged: merging costs as much for one row as for hundreds.
+_CHUNK_ROWS = 1024
+
+
+def _root_of_eigenvalues(eigenvalues: np.ndarray) -> np.ndarray:
+    """Roots the singular values of a symmetric matrix, given its eigenvalues.
+
+    A symmetric matrix has as singular values its eigenvalues' magnitudes; their signs are in the
+    singular vectors, `u = sign(eigenvalue) v`. So a root by `u diag(root(s)) v^T` keeps them,
+    and rounding errors about zero cancel in its trace instead of adding up.
+    """
+    singular = np.abs(eigenvalues)
+    rooted = np.where(singular < ROOT_THRESHOLD, singular, np.sqrt(singular))
+    return np.copysign(rooted, eigenvalues)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianStatistics:
+    """A Gaussian fitted to features.
+
+    Attributes:
+        mean: float64 `[d]`.
+        covariance: float64 `[d, d]`, symmetric, normalised by `count - 1`.
+        count: Number of images.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    count: int
+
+    @cached_property
+    def covariance_root(self) -> np.ndarray:
+        """Symmetric root of the covariance, float64 `[d, d]`, computed once."""
+        eigenvalues, vectors = np.linalg.eigh(self.covariance)
+        return (vectors * _root_of_eigenvalues(eigenvalues)) @ vectors.T
+
+
+class GaussianAccumulator:
+    """Mean and covariance of features that arrive in batches, in float64.
+
+    Chunks of batches are centred on their own mean and merged by the pairwise update of Chan et
+    al. (1979): unlike sums of squares, it loses no digits when means are large beside deviations.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        """Starts empty.
+
+        Args:
+            num_features: Length `d` of a feature vector.
+        """
+        self._count = 0
+        self._pending: list[np.ndarray] = []
+        self._merged = 0
+        self._mean = np.zeros(num_features)
+        self._scatter = np.zeros((num_features, num_features))
+
+    def update(self, features: np.ndarray) -> None:
+        """Adds the features of some more images.
+
+        Args:
+            features: Array `[n, d]`, n may be 0.
+
+        Raises:
+            NonFiniteFeaturesError: A value is NaN or infinite; nothing is added.
+        """
+        added = len(features)
+        if not added:
+            return
+        if not np.isfinite(features).all():
+            raise NonFiniteFeaturesError(
+                f"the features of images {self._count} to {self._count + added - 1} hold NaN or "
+                "infinity; no Fréchet distance can be computed from them"
+            )
+        self._pending.append(np.array(features))
+        self._count += added
+        if self._count - self._merged >= _CHUNK_ROWS:
+            self._merge()
+
+    def _merge(self) -> None:
+        chunk = np.concatenate(self._pending).astype(np.float64)
+        self._pending = []
+        chunk_mean = chunk.mean(axis=0)
+        delta = chunk_mean - self._mean
+        weight = self._merged * len(chunk) / self._count
+        # The distance between the two means enters as one more row of the chunk.
+        rows = np.vstack([chunk - chunk_mean, delta * np.sqrt(weight)])
+        self._scatter += rows.T @ rows
+        self._mean += delta * (len(chunk) / self._count)
+        self._merged = self._count
+
+    def statistics(self) -> GaussianStatistics:
+        """Returns the fitted Gaussian.
+
+        Raises:
+            UserError: There are fewer than two images, hence no covariance.
+        """
+        if self._count < 2:
+            raise UserError(
+                f"a covariance of {self._count} image(s) is undefined; "
+                "use at least 2 real images and 2 samples for the FID"
+            )
+        if self._pending:
+            self._merge()
+        return GaussianStatistics(self._mean.copy(), self._scatter / (self._count - 1), self._count)
+
+
+def frechet_distance(real: GaussianStatistics, fake: GaussianStatistics) -> float:
+    """Fréchet distance of two Gaussians.
+
+    `|mu_r - mu_f|² + tr(S_r) + tr(S_f) - 2 tr(sqrt(sqrt(S_r) S_f sqrt(S_r)))`, where
+    roots are taken of singular values not below 1e-10, smaller ones stay as they are
+    (specification, section 6; Heusel et al. 2017). The root of `S_r` is kept with `real`.
+    Because the product is made symmetric, covariances of fewer images than features do no harm.
+
+    Args:
+        real: Statistics of the real images.
+        fake: Statistics of the samples, of as many features.
+
+    Returns:
+        The squared distance, in squared units of the features; it may fall below 0 by rounding.
+
+    Raises:
+        ValueError: The numbers of features differ.
+    """
+    if real.mean.shape != fake.mean.shape:
+        raise ValueError(f"features of shapes {real.mean.shape} and {fake.mean.shape}")
+    root = real.covariance_root
+    product = root @ fake.covariance @ root
+    eigenvalues = np.linalg.eigvalsh((product + product.T) / 2)
+    difference = real.mean - fake.mean
+    return float(
+        difference @ difference
+        + np.trace(real.covariance)
+        + np.trace(fake.covariance)
+        - 2 * _root_of_eigenvalues(eigenvalues).sum()
+    )
+
+
+class FrechetInceptionDistance:
+    """The FID of the first samples against fixed real statistics.
+
+    Attributes:
+        columns: Names of the results.
+        num_samples: Number of samples that the distance is defined over.
+    """
+
+    columns = ("fid",)
+
+    def __init__(self, real: GaussianStatistics, num_samples: int) -> None:
+        """Starts without samples.
+
+        Args:
+            real: Statistics of the real images.
+            num_samples: Number of samples to come, at least 2.
+        """
+        self.num_samples = num_samples
+        self._real = real
+        self._fake = GaussianAccumulator(len(real.mean))
+
+    def update(self, features: np.ndarray, logits: np.ndarray) -> None:
+        """Adds the next samples.
+
+        Args:
+            features: Array `[n, num_features]`.
+            logits: Not used by this metric.
+
+        Raises:
+            NonFiniteFeaturesError: A feature is NaN or infinite.
+        """
+        del logits
+        self._fake.update(features)
+
+    def result(self) -> dict[str, float]:
+        """Returns `fid`, the squared distance.
+
+        Raises:
+            UserError: Fewer than two samples were added.
+        """
+        return {"fid": frechet_distance(self._real, self._fake.statistics())}

@@ -1,0 +1,186 @@
+"""The Inception network of December 2015, which published IS and FID values are computed with."""
+
+import gzip
+import hashlib
+import io
+import logging
+import os
+import tarfile
+import uuid
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from common.errors import UserError
+from common.metrics import frozen_graph
+from common.metrics.cache import cache_folder
+from common.metrics.feature_network import FeatureNetwork
+
+logger = logging.getLogger(__name__)
+
+ARCHIVE_NAME = "frozen_inception_v1_2015_12_05.tar.gz"
+MEMBER_NAME = "inceptionv1_for_inception_score.pb"
+ARCHIVE_URL = f"http://download.tensorflow.org/models/{ARCHIVE_NAME}"
+CACHE_SUBFOLDER = "models"
+
+# Several times the published sizes; they stop a few kilobytes from unpacking to gigabytes.
+MAX_GRAPH_BYTES = 512 * 2**20
+MAX_ARCHIVE_BYTES = 1024 * 2**20
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_INPUT = "Mul"
+_FEATURES = "pool_3"
+_LOGITS = "logits"
+# The graph has 1,008 logits, of which the Inception Score uses the first 1,000.
+_LOGITS_IN_GRAPH = 1008
+
+
+class InceptionNetwork(FeatureNetwork):
+    """The frozen graph: `pool_3` as features, the first 1,000 of `logits` as classes."""
+
+    name = "inception"
+    column_prefix = ""
+    input_size = 299
+    num_features = 2048
+    num_classes = 1000
+
+    def __init__(self, graph_bytes: bytes, files: dict[str, str]) -> None:
+        """Rewrites and imports the graph.
+
+        Args:
+            graph_bytes: The serialised GraphDef.
+            files: File name to SHA-256 of what was read.
+
+        Raises:
+            UserError: The bytes are not the expected graph.
+        """
+        graph, outputs = frozen_graph.rewrite(
+            frozen_graph.parse_graph(graph_bytes),
+            _INPUT,
+            [None, self.input_size, self.input_size, 3],
+            [_FEATURES, _LOGITS],
+        )
+        self._graph_function = frozen_graph.import_function(graph, _INPUT, outputs)
+        super().__init__(hashlib.sha256(graph_bytes).hexdigest(), files)
+        self._check_outputs()
+
+    def embed(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Applies the graph to `[n, 299, 299, 3]` images in [-1, 1]; see the base class."""
+        features, logits = self._graph_function(images)
+        return tf.reshape(features, [-1, self.num_features]), logits[:, : self.num_classes]
+
+    def _check_outputs(self) -> None:
+        """Runs one grey image, so that a wrong graph is found before the training starts."""
+        size = self.input_size
+        try:
+            outputs = self._graph_function(tf.zeros([1, size, size, 3]))
+        except (ValueError, tf.errors.OpError) as error:
+            raise UserError(f"the frozen graph cannot be run: {error}") from error
+        expected = [(1, 1, 1, self.num_features), (1, _LOGITS_IN_GRAPH)]
+        for name, output, shape in zip([_FEATURES, _LOGITS], outputs, expected, strict=True):
+            if tuple(output.shape) != shape or output.dtype != tf.float32:
+                raise UserError(
+                    f"node {name} of the frozen graph gives {output.dtype.name} of shape "
+                    f"{tuple(output.shape)} instead of float32 {shape}; it is not the expected one"
+                )
+            if not np.isfinite(output).all():
+                raise UserError(
+                    f"node {name} of the frozen graph gives NaN; its weights are damaged"
+                )
+
+
+def open_inception(
+    path: str | os.PathLike | None = None, cache_dir: str | os.PathLike | None = None
+) -> InceptionNetwork:
+    """Opens the frozen Inception graph, downloading it if need be.
+
+    Args:
+        path: The published archive or the `.pb` file taken from it; None for the cache.
+        cache_dir: Root of the cache; None for Keras' own.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: The file is missing, cannot be downloaded, or is not what it should be.
+    """
+    source = Path(path).expanduser() if path is not None else _cached_archive(cache_dir)
+    try:
+        data = _read_bounded(source)
+        archived = data.startswith(_GZIP_MAGIC)
+        graph_bytes = _graph_from_archive(data) if archived else data
+        files = {source.name: hashlib.sha256(data).hexdigest()}
+        if archived:
+            files[MEMBER_NAME] = hashlib.sha256(graph_bytes).hexdigest()
+        return InceptionNetwork(graph_bytes, files)
+    except UserError as error:
+        raise UserError(
+            f"cannot use the Inception graph {source}: {error}. Expected is {ARCHIVE_NAME} as "
+            f"published at {ARCHIVE_URL}, or {MEMBER_NAME} from it."
+        ) from error
+
+
+def _cached_archive(cache_dir: str | os.PathLike | None) -> Path:
+    """Path of the archive in the cache, after downloading it if it is not there."""
+    folder = cache_folder(cache_dir, CACHE_SUBFOLDER)
+    archive = folder / ARCHIVE_NAME
+    if archive.exists():
+        return archive
+    logger.info("downloading %s to %s", ARCHIVE_URL, archive)
+    # Another process, or an interrupted one, must not leave half a file under the final name.
+    aside = folder / f"{uuid.uuid4().hex}-{ARCHIVE_NAME}"
+    try:
+        keras.utils.get_file(
+            aside.name, ARCHIVE_URL, cache_dir=folder.parent, cache_subdir=CACHE_SUBFOLDER
+        )
+        aside.replace(archive)
+    except Exception as error:  # Keras raises a bare Exception if it cannot reach a host
+        raise UserError(
+            f"cannot download {ARCHIVE_URL} ({error}). Put the file at {archive}, or name its "
+            "place with the option for the Inception graph, or evaluate with the network 'digits'."
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return archive
+
+
+def _read_bounded(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_GRAPH_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"cannot read it: {error.strerror or error}") from error
+    if len(data) > MAX_GRAPH_BYTES:
+        raise UserError(f"it is larger than {MAX_GRAPH_BYTES} bytes")
+    return data
+
+
+def _graph_from_archive(data: bytes) -> bytes:
+    """Reads the one member wanted, by its exact name, without extracting anything."""
+    try:
+        with gzip.open(io.BytesIO(data)) as stream:
+            unpacked = stream.read(MAX_ARCHIVE_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"the archive is damaged or incomplete: {error}") from error
+    if len(unpacked) > MAX_ARCHIVE_BYTES:
+        raise UserError(f"the archive unpacks to more than {MAX_ARCHIVE_BYTES} bytes")
+    try:
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
+            return _member(archive)
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
+        raise UserError(f"the archive is damaged: {error}") from error
+
+
+def _member(archive: tarfile.TarFile) -> bytes:
+    found = [member for member in archive if member.name == MEMBER_NAME]
+    if len(found) != 1:
+        raise UserError(f"the archive has {len(found)} members {MEMBER_NAME} instead of one")
+    member = found[0]
+    # A sparse member counts as a regular file but may claim any size.
+    if not member.isreg() or member.issparse() or member.size > MAX_GRAPH_BYTES:
+        raise UserError(f"member {MEMBER_NAME} of the archive is not a regular file of sane size")
+    with archive.extractfile(member) as file:
+        return file.read()

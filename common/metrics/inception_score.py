@@ -1,0 +1,102 @@
+"""The Inception Score (Salimans et al. 2016), from sums alone."""
+
+import numpy as np
+
+from common.errors import UserError
+from common.metrics.errors import NonFiniteFeaturesError
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the logarithm of the softmax over the last axis, in float64.
+
+    Args:
+        logits: Finite array `[..., classes]` of any size: the maximum is subtracted first.
+
+    Returns:
+        float64 array of the same shape, values at most 0.
+    """
+    shifted = np.asarray(logits, np.float64)
+    shifted = shifted - shifted.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+class InceptionScore:
+    """Accumulates the Inception Score over contiguous splits.
+
+    The score of a split is `exp(mean over images of sum p (log p - log mean p))`, which needs
+    only the sums of `p log p` and of `p` and the number of images; no image's probabilities
+    are kept. Reported are the mean and the standard deviation (ddof 0) over the splits, split
+    `i` of `k` being images `i*N//k` to `(i+1)*N//k` (specification, section 6).
+
+    Attributes:
+        columns: Names of the results.
+        num_samples: Number of images that the score is defined over.
+    """
+
+    columns = ("inception_score_mean", "inception_score_std")
+
+    def __init__(self, num_samples: int, num_classes: int, splits: int = 10) -> None:
+        """Starts empty.
+
+        Args:
+            num_samples: Number of images to come.
+            num_classes: Length of a vector of logits.
+            splits: Number of splits.
+
+        Raises:
+            UserError: A split would be empty.
+        """
+        if not 1 <= splits <= num_samples:
+            raise UserError(
+                f"the Inception Score of {num_samples} samples in {splits} splits is undefined; "
+                "use at least one split and at least as many samples as splits"
+            )
+        self.num_samples = num_samples
+        self._bounds = [i * num_samples // splits for i in range(splits + 1)]
+        self._count = 0
+        self._sum_p_log_p = np.zeros(splits)
+        self._sum_p = np.zeros((splits, num_classes))
+
+    def update(self, features: np.ndarray, logits: np.ndarray) -> None:
+        """Adds the next images.
+
+        Args:
+            features: Not used by this metric.
+            logits: Array `[n, num_classes]`.
+
+        Raises:
+            NonFiniteFeaturesError: A logit is NaN or infinite.
+            ValueError: There are more images than `num_samples`.
+        """
+        del features
+        start, stop = self._count, self._count + len(logits)
+        if stop > self.num_samples:
+            raise ValueError(f"image {stop} of {self.num_samples} in the Inception Score")
+        if not np.isfinite(logits).all():
+            raise NonFiniteFeaturesError(
+                f"the logits of images {start} to {stop - 1} hold NaN or infinity"
+            )
+        log_p = log_softmax(logits)
+        p = np.exp(log_p)
+        for split, (first, last) in enumerate(zip(self._bounds, self._bounds[1:], strict=False)):
+            # Slices clip at the batch's end but not at its start, where they would count back.
+            part = slice(max(first - start, 0), max(last - start, 0))
+            self._sum_p_log_p[split] += np.sum(p[part] * log_p[part])
+            self._sum_p[split] += p[part].sum(axis=0)
+        self._count = stop
+
+    def result(self) -> dict[str, float]:
+        """Returns `inception_score_mean` and `inception_score_std`, both without unit.
+
+        Raises:
+            ValueError: Images are still missing.
+        """
+        if self._count != self.num_samples:
+            raise ValueError(f"{self._count} of {self.num_samples} images seen")
+        counts = np.diff(self._bounds)
+        mean_p = self._sum_p / counts[:, None]
+        # A class that no image ever shows contributes 0 = lim p log p.
+        log_mean_p = np.log(mean_p, where=mean_p > 0, out=np.zeros_like(mean_p))
+        divergence = self._sum_p_log_p / counts - np.sum(mean_p * log_mean_p, axis=1)
+        scores = np.exp(divergence)
+        return dict(zip(self.columns, (float(scores.mean()), float(scores.std())), strict=True))

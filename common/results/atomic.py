@@ -1,0 +1,37 @@
+"""Writing a file so that it is either complete under its name or absent."""
+
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path, mode="w"):
+    """Opens a temporary file beside `path` that takes its place when the block ends well.
+
+    Args:
+        path: the final name.
+        mode: "w" (UTF-8 text) or "wb".
+
+    Raises:
+        OSError: as of writing; the file under the final name is then as it was.
+    """
+    path = Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,142 @@
+"""A job's folder: its files, what it is, and how far it has come (specification, section 7)."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+from pathlib import Path
+
+from common.errors import UserError
+from common.results.atomic import atomic_write
+
+FORMAT = 1
+
+
+class RunFolder:
+    """The files that a run leaves behind.
+
+    `run.json` says what the folder holds: the configuration, where the data came from, and the
+    state, "running" or "done". "done" means that the last iteration was trained and its results
+    are on disk.
+
+    Args:
+        path: the folder; it need not exist.
+        log_file: name of the run's log in it.
+    """
+
+    def __init__(self, path, log_file="worker.log"):
+        self.path = Path(path)
+        self.record_path = self.path / "run.json"
+        self.log_path = self.path / log_file
+        self.metrics_path = self.path / "metrics.csv"
+        self.times_path = self.path / "time.txt"
+        self.samples = self.path / "sample"
+        self.checkpoints = self.path / "checkpoint"
+
+    @property
+    def state(self):
+        """ "new", "running" (also if it was interrupted) or "done".
+
+        Raises:
+            UserError: the folder holds something else, such as the original's results.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self._contents())):
+            return "new"
+        return self._read_record()["state"]
+
+    def _contents(self):
+        # The log alone says nothing: a run that failed at its start leaves it. Nor do hidden files:
+        # they are the lock, and what atomic_write leaves when the process is killed.
+        log = self.log_path.name
+        return (p for p in self.path.iterdir() if p.name != log and not p.name.startswith("."))
+
+    def _read_record(self):
+        try:
+            record = json.loads(self.record_path.read_text(encoding="utf-8"))
+            _check_record(record)
+            return record
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path} has results but no run.json: the original's TensorFlow 1 code, or "
+                "something else, wrote them, and they cannot be continued. Move the folder away, "
+                "or choose another with --set result_root_folder=..."
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"{self.record_path} cannot be read ({error!r}): move the folder away to start "
+                "anew."
+            ) from None
+
+    def check(self, settings):
+        """Refuses a folder that was started with another configuration.
+
+        Raises:
+            UserError: names the keys that differ.
+        """
+        if self.state == "new":
+            return
+        recorded = self._read_record()["settings"]
+        ours = dataclasses.asdict(settings)
+        differing = [k for k in {**recorded, **ours} if recorded.get(k) != ours.get(k)]
+        if differing:
+            changes = ", ".join(f"{k}: {recorded.get(k)!r} -> {ours.get(k)!r}" for k in differing)
+            raise UserError(
+                f"{self.path} was started with another configuration ({changes}). Use the same, "
+                "or another result_root_folder, or move the folder away."
+            )
+
+    def start(self, settings, data, environment):
+        """Records what the run is, or checks that it is what was recorded.
+
+        Args:
+            settings: the job's `Settings`.
+            data: JSON-able dictionary saying which images are trained on, from where.
+            environment: JSON-able dictionary of software versions and devices, for information.
+
+        Raises:
+            UserError: the folder was started with another configuration or other data.
+        """
+        self.check(settings)
+        if self.state == "new":
+            record = {"settings": dataclasses.asdict(settings), "data": data, "state": "running"}
+            self._write_record({"format": FORMAT, **record, "environment": environment})
+        recorded = self._read_record()["data"]
+        if recorded != data:
+            raise UserError(
+                f"{self.path} was started on other data: {json.dumps(recorded)}; found now: "
+                f"{json.dumps(data)}. Provide the same, or move the folder away."
+            )
+        for folder in (self.samples, self.checkpoints):
+            folder.mkdir(exist_ok=True)
+
+    def finish(self):
+        """Records that the run is done."""
+        self._write_record({**self._read_record(), "state": "done"})
+
+    def _write_record(self, record):
+        with atomic_write(self.record_path) as file:
+            json.dump(record, file, indent=2)
+            file.write("\n")
+
+    @contextlib.contextmanager
+    def lock(self):
+        """Keeps every other process out of the folder while it is held; creates the folder.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.path}: another process is running this job.") from None
+            yield
+
+
+def _check_record(record):
+    if record["format"] != FORMAT or record["state"] not in ("running", "done"):
+        raise ValueError(f"format {record['format']!r}, state {record['state']!r}")
+    for name in ("settings", "data"):
+        if not isinstance(record[name], dict):
+            raise TypeError(f"{name} is not a dictionary")

@@ -1,0 +1,1 @@
+"""The training engine: one for all variants."""

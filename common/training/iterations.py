@@ -1,0 +1,72 @@
+"""Whole iterations as one compiled function: several per call, nothing copied in between."""
+
+import tensorflow as tf
+
+
+class CompiledIterations:
+    """Runs training iterations on all replicas of a strategy.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`, under whose scope the step's models were built.
+        step: the `TrainingStep`.
+        pipeline: the `BatchPipeline`.
+        n_dis: discriminator steps per iteration.
+        first_iteration: id of the first iteration to run; the others follow in order.
+    """
+
+    def __init__(self, strategy, step, pipeline, n_dis, first_iteration):
+        self._strategy = strategy
+        self._step = step
+        self._n_dis = n_dis
+        self._batches = self._iterator(pipeline.discriminator_batches, first_iteration)
+        self._latents = None
+        if step.variant.redraw_latents:
+            self._latents = self._iterator(pipeline.generator_latents, first_iteration)
+        self._tags = ()
+        self._compiled = tf.function(
+            self._run, input_signature=[tf.TensorSpec((), tf.int32, "count")]
+        )
+
+    def _iterator(self, make_dataset, first_iteration):
+        replicas = self._strategy.num_replicas_in_sync
+
+        def dataset(context):
+            local = replicas // context.num_input_pipelines
+            first = context.input_pipeline_id * local
+            return make_dataset(first_iteration, replicas, range(first, first + local))
+
+        return iter(self._strategy.distribute_datasets_from_function(dataset))
+
+    def run(self, count):
+        """Trains the next `count` iterations.
+
+        Returns:
+            A list of `count` dictionaries `{tag: float}`, what each iteration logs; over several
+            replicas, the means.
+        """
+        values = self._compiled(tf.constant(count)).numpy()
+        return [dict(zip(self._tags, map(float, row), strict=True)) for row in values]
+
+    def _run(self, count):
+        rows = tf.TensorArray(tf.float32, size=count)
+        for index in tf.range(count):
+            if self._n_dis > 1:
+                for _ in tf.range(self._n_dis - 1):
+                    self._on_replicas(self._step.discriminator_step, next(self._batches))
+            rows = rows.write(index, self._last_steps())
+        return rows.stack()
+
+    def _last_steps(self):
+        latents = () if self._latents is None else (next(self._latents),)
+        values = self._on_replicas(self._logged_step, next(self._batches), *latents)
+        return self._strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
+
+    def _on_replicas(self, function, *batches):
+        # The steps have no control flow for AutoGraph, which would take seconds to find that out.
+        function = tf.autograph.experimental.do_not_convert(function)
+        return self._strategy.run(function, batches)
+
+    def _logged_step(self, *batches):
+        scalars = self._step.last_steps(*batches)
+        self._tags = tuple(scalars)
+        return tf.stack([tf.cast(value, tf.float32) for value in scalars.values()])

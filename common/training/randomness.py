@@ -1,0 +1,59 @@
+"""Counter-based randomness: every draw is a function of (seed, what it is for, counters).
+
+Nothing here has hidden state, so a run can be resumed exactly and any iteration replayed alone.
+"""
+
+import hashlib
+
+import tensorflow as tf
+
+
+def derive_seed(*path):
+    """A 64-bit seed for one purpose.
+
+    Args:
+        *path: strings and integers that name the purpose, e.g. `(seed, run, "latents")`.
+
+    Returns:
+        An integer in `[0, 2**64)`; different paths give independent values.
+    """
+    digest = hashlib.sha256(repr(path).encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def initializer_seed(root_seed, name):
+    """A seed for the initial value of the layer `name`: an integer in `[0, 2**31)`."""
+    return derive_seed(root_seed, "initial values", name) >> 33
+
+
+class RandomStream:
+    """Draws for one purpose, addressed by counters, the same on every device and platform.
+
+    Args:
+        root_seed: integer, the run's.
+        purpose: string; streams of different purposes are independent.
+    """
+
+    def __init__(self, root_seed, purpose):
+        seed = derive_seed(root_seed, purpose)
+        self._seed = (seed & 0x7FFFFFFF, seed >> 33)
+
+    def _at(self, counters):
+        seed = tf.constant(self._seed, tf.int64)
+        for counter in counters:
+            seed = tf.random.experimental.stateless_fold_in(seed, counter, alg="philox")
+        return seed
+
+    def normal(self, shape, *counters, dtype=tf.float32):
+        """Standard-normal values of `shape`, drawn in float32 whatever the dtype returned."""
+        return tf.cast(tf.random.stateless_normal(shape, self._at(counters), alg="philox"), dtype)
+
+    def uniform(self, shape, *counters, dtype=tf.float32):
+        """Uniform values in [0, 1) of `shape`, drawn in float32 whatever the dtype returned."""
+        return tf.cast(tf.random.stateless_uniform(shape, self._at(counters), alg="philox"), dtype)
+
+    def integers(self, shape, bound, *counters):
+        """Independent integers in `[0, bound)`, int64 of `shape`: a draw with replacement."""
+        return tf.random.stateless_uniform(
+            shape, self._at(counters), minval=0, maxval=bound, dtype=tf.int64, alg="philox"
+        )

@@ -1,0 +1,42 @@
+"""The scalars that a training iteration logs, under the original's tags (specification, 7)."""
+
+import tensorflow as tf
+
+from common.layers import Gamma, spectral_layers
+from common.networks.blocks import summary_index
+
+
+def slope_scalars(real, fake):
+    """`{tag: scalar}` of the discriminator's input slopes `[n]` on real and generated images."""
+    statistics = {"mean": tf.reduce_mean, "min": tf.reduce_min, "max": tf.reduce_max}
+    return {
+        f"d/{name}_{kind}_slopes": reduce(values)
+        for kind, values in (("real", real), ("fake", fake))
+        for name, reduce in statistics.items()
+    }
+
+
+def normalization_scalars(discriminator):
+    """`{tag: scalar}` of every normalised layer's sigmas and of the gammas, where there are any."""
+    return _sigma_scalars(discriminator) | _gamma_scalars(discriminator)
+
+
+def _sigma_scalars(discriminator):
+    scalars = {}
+    for layer in spectral_layers(discriminator):
+        tag = f"d/sigma{summary_index(layer.name)}"
+        sigmas = layer.sigmas()
+        if len(sigmas) == 1:
+            scalars[tag] = sigmas[0]
+        else:
+            scalars |= {f"{tag}_{index}": sigma for index, sigma in enumerate(sigmas)}
+    return scalars
+
+
+def _gamma_scalars(discriminator):
+    shared = [layer.gamma for layer in discriminator.layers if isinstance(layer, Gamma)]
+    scalars = {f"d/scale{index}": gamma for index, gamma in enumerate(shared)}
+    for layer in spectral_layers(discriminator):
+        if layer.own_gamma is not None:
+            scalars[f"d/scale{summary_index(layer.name)}"] = layer.own_gamma
+    return {tag: tf.convert_to_tensor(gamma) for tag, gamma in scalars.items()}

@@ -1,0 +1,185 @@
+"""One training iteration, compiled: the paper's algorithm (specification, sections 3 and 4)."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from common.layers import moving_average_advances, spectral_layers
+from common.layers.image_weights import ImageWeights
+from common.training.adam import Adam
+from common.training.losses import LOSSES, generator_loss, gradient_penalty, slopes
+from common.training.scalars import normalization_scalars, slope_scalars
+from common.variant import Variant
+
+
+class DiscriminatorBatch(NamedTuple):
+    """What one discriminator step needs, for one replica.
+
+    Attributes:
+        images: real images `[n, h, w, 3]` in [-1, 1].
+        latents: `[n, latent_dim]`, standard normal.
+        mix: `[n, 1, 1, 1]` in [0, 1), for the gradient penalty; unused without one.
+    """
+
+    images: Any
+    latents: Any
+    mix: Any
+
+
+@dataclass(frozen=True)
+class Optimizers:
+    """Adam for each network; its learning rate is kept in Keras' floatx."""
+
+    generator: keras.optimizers.Optimizer
+    discriminator: keras.optimizers.Optimizer
+
+    @classmethod
+    def adam(cls, settings):
+        """From `g_lr`, `g_beta1`, `g_beta2`, `d_lr`, `d_beta1` and `d_beta2` of the settings."""
+        return cls(
+            *(
+                Adam(lr, beta1, beta2, name=name)
+                for lr, beta1, beta2, name in (
+                    (settings.g_lr, settings.g_beta1, settings.g_beta2, "generator_adam"),
+                    (settings.d_lr, settings.d_beta1, settings.d_beta2, "discriminator_adam"),
+                )
+            )
+        )
+
+
+class TrainingStep:
+    """The updates of one iteration, in replica context.
+
+    Args:
+        variant: the `Variant`.
+        generator, discriminator: Keras models.
+        optimizers: an `Optimizers`.
+        gp_coefficient: factor of the gradient penalty, where the variant has one.
+    """
+
+    def __init__(self, variant: Variant, generator, discriminator, optimizers, gp_coefficient=None):
+        self.loss = LOSSES[variant.loss]
+        if self.loss.gradient_penalty and gp_coefficient is None:
+            raise ValueError(f"{variant.name} has a gradient penalty: gp_coefficient is missing.")
+        self.variant = variant
+        self.generator = generator
+        self.discriminator = discriminator
+        self.optimizers = optimizers
+        self.gp_coefficient = gp_coefficient
+        self._spectral_layers = spectral_layers(discriminator)
+        optimizers.generator.build(generator.trainable_variables)
+        optimizers.discriminator.build(discriminator.trainable_variables)
+
+    def discriminator_step(self, batch: DiscriminatorBatch):
+        """A discriminator update on a batch of its own; then the stored `u` advance.
+
+        Returns:
+            `{tag: scalar}`: losses, scores and slopes before the update.
+        """
+        with moving_average_advances(int(self.variant.batch_norm_in_d_steps)):
+            fake = self.generator(batch.latents, training=True)
+        return self._update_discriminator(batch, fake)
+
+    def last_steps(self, batch: DiscriminatorBatch, generator_latents=None):
+        """The last discriminator step of an iteration and its generator step.
+
+        Args:
+            batch: of the discriminator step.
+            generator_latents: `[m, latent_dim]`, where the variant redraws them; otherwise None,
+                and the generator's pass over `batch.latents` serves both steps.
+
+        Returns:
+            `{tag: scalar}`: what the iteration logs.
+        """
+        if self.variant.redraw_latents:
+            scalars = self.discriminator_step(batch)
+            if self.variant.summary_after_update:
+                scalars = self.measure_discriminator(batch)
+            return {**scalars, **self._update_generator(*self._generate(generator_latents, 1))}
+        fake, tape = self._generate(batch.latents, 1 + int(self.variant.batch_norm_in_d_steps))
+        scalars = self._update_discriminator(batch, tf.stop_gradient(fake))
+        return {**scalars, **self._update_generator(fake, tape)}
+
+    def _generate(self, latents, advances):
+        """A recorded training-mode pass that advances the moving averages `advances` times."""
+        with tf.GradientTape() as tape, moving_average_advances(advances):
+            fake = self.generator(latents, training=True)
+        return fake, tape
+
+    def _update_discriminator(self, batch, fake):
+        scalars, gradients = self._adversarial_gradients(batch.images, fake)
+        if self.loss.gradient_penalty:
+            penalty, penalty_gradients = self._penalty_gradients(batch, fake)
+            scalars["loss/d/gp"] = penalty
+            scalars["loss/d"] += self.gp_coefficient * penalty
+            gradients = [
+                g if p is None else g + self.gp_coefficient * p
+                for g, p in zip(gradients, penalty_gradients, strict=True)
+            ]
+        scalars |= normalization_scalars(self.discriminator)
+        self._apply(self.optimizers.discriminator, gradients, self.discriminator)
+        for layer in self._spectral_layers:
+            layer.advance_u()
+        return scalars
+
+    def _update_generator(self, fake, tape):
+        with tf.GradientTape() as discriminator_tape:
+            discriminator_tape.watch(fake)
+            loss = generator_loss(self.discriminator(fake, training=True))
+        by_images = discriminator_tape.gradient(loss, fake)
+        gradients = tape.gradient(fake, self._variables(self.generator), by_images)
+        self._apply(self.optimizers.generator, gradients, self.generator)
+        return {"loss/g/fake": loss, "loss/g": loss}
+
+    def _adversarial_gradients(self, real, fake):
+        """One pass over real and generated images together: what it measures, and gradients."""
+        images = tf.concat([real, tf.cast(fake, real.dtype)], axis=0)
+        with ImageWeights() as weights, tf.GradientTape() as tape:
+            tape.watch(images)
+            scores = self.discriminator(images, training=True)
+            scalars, by_scores = self._loss_by_scores(scores)
+            weights.set(tf.reshape(by_scores, [-1]))
+            by_images, by_variables = tape.gradient(
+                scores, (images, self._variables(self.discriminator))
+            )
+        return scalars | slope_scalars(*tf.split(slopes(by_images), 2)), by_variables
+
+    def _loss_by_scores(self, scores):
+        loss = self.loss
+        with tf.GradientTape() as tape:
+            tape.watch(scores)
+            real, fake = tf.split(scores, 2)
+            losses = {"loss/d/real": loss.real(real), "loss/d/fake": loss.fake(fake)}
+            losses["loss/d"] = losses["loss/d/real"] + losses["loss/d/fake"]
+        scalars = {**losses, "d/real": tf.reduce_mean(real), "d/fake": tf.reduce_mean(fake)}
+        return scalars, tape.gradient(losses["loss/d"], scores)
+
+    def _penalty_gradients(self, batch, fake):
+        with tf.GradientTape() as tape:
+            penalty = gradient_penalty(self.discriminator, batch.images, fake, batch.mix)
+        return penalty, tape.gradient(penalty, self._variables(self.discriminator))
+
+    def measure_discriminator(self, batch: DiscriminatorBatch):
+        """The discriminator's summaries on a batch, with nothing updated."""
+        with moving_average_advances(0):
+            fake = self.generator(batch.latents, training=True)
+        images = tf.concat([batch.images, fake], axis=0)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            scores = self.discriminator(images, training=True)
+        scalars, _ = self._loss_by_scores(scores)
+        scalars |= slope_scalars(*tf.split(slopes(tape.gradient(scores, images)), 2))
+        return scalars | normalization_scalars(self.discriminator)
+
+    def _apply(self, optimizer, gradients, model):
+        # Keras sums the gradients over the replicas; the update is by their mean.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            gradients = [gradient / replicas for gradient in gradients]
+        optimizer.apply(gradients, model.trainable_variables)
+
+    @staticmethod
+    def _variables(model):
+        return [variable.value for variable in model.trainable_variables]

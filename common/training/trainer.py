@@ -1,0 +1,216 @@
+"""The training loop, and what it leaves behind."""
+
+import logging
+import math
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from common.results.events import EventLog
+from common.results.grid import make_grid, save_png
+from common.results.metrics_table import MetricsTable
+from common.results.times import is_timed, record_time
+from common.training.checkpoints import Checkpoints
+from common.training.errors import DivergedError, InterruptedRunError
+from common.training.iterations import CompiledIterations
+from common.training.memory import memory_scalars
+from common.training.randomness import RandomStream
+from common.training.schedule import ChunkPlanner, is_due
+
+_LOG = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains one job to its end, from its last checkpoint if there is one.
+
+    Args:
+        settings: the job's `Settings`.
+        folder: its `RunFolder`, started.
+        strategy: the `tf.distribute.Strategy` under whose scope the step's models were built.
+        step: the `TrainingStep`.
+        pipeline: the `BatchPipeline`.
+        root_seed: the run's.
+        evaluator: an `Evaluator`, or None to train without metrics.
+    """
+
+    def __init__(self, settings, folder, *, strategy, step, pipeline, root_seed, evaluator=None):
+        self._settings = settings
+        self._folder = folder
+        self._strategy = strategy
+        self._step = step
+        self._pipeline = pipeline
+        self._evaluator = evaluator
+        self._grid_latents = RandomStream(root_seed, "latents of sample grids")
+        self._metric_latents = RandomStream(root_seed, "latents of metrics")
+        latents = tf.TensorSpec([None, settings.latent_dim], keras.config.floatx())
+        self._generate_batch = tf.function(
+            lambda latents: step.generator(latents, training=False), input_signature=[latents]
+        )
+        self._events = EventLog(folder.checkpoints)
+        columns = evaluator.columns if evaluator else []
+        self._table = MetricsTable(folder.metrics_path, columns) if evaluator else None
+        self._checkpoints = Checkpoints(
+            folder.checkpoints,
+            generator=step.generator,
+            discriminator=step.discriminator,
+            generator_optimizer=step.optimizers.generator,
+            discriminator_optimizer=step.optimizers.discriminator,
+        )
+
+    def train(self, stop_requested=lambda: False):
+        """Trains all iterations that are left.
+
+        Args:
+            stop_requested: asked between iterations; when true, a checkpoint is written and
+                training ends.
+
+        Raises:
+            InterruptedRunError: it was asked to stop before the end.
+            DivergedError: a logged value became NaN or infinite.
+        """
+        done = self._resume()
+        settings = self._settings
+        iterations = CompiledIterations(
+            self._strategy, self._step, self._pipeline, settings.n_dis, done + 1
+        )
+        try:
+            with self._progress_bar(done) as bar:
+                planner = ChunkPlanner(self._chunk_ends_at)
+                for first, last in planner.chunks(done + 1, settings.iteration):
+                    if is_timed(first, settings.iteration):
+                        record_time(self._folder.times_path, first, "starts")
+                    self._log(first, iterations.run(last - first + 1))
+                    self._after(last)
+                    bar.update(last - first + 1)
+                    if stop_requested() and last + 1 < settings.iteration:
+                        self._stop(last)
+        finally:
+            self._events.close()
+
+    def _resume(self):
+        """Restores the last checkpoint; returns the last iteration it holds, -1 if none."""
+        done, written = self._checkpoints.restore()
+        self._events.rewind(written.get("events", {}))
+        if self._table:
+            self._table.drop_after(done)
+        if done >= 0:
+            _LOG.info("Loaded from global_id %d", done)
+            self._measure_if_due(done)
+        elif self._settings.initial_metrics:
+            self._sample(-1)
+            self._measure(-1)
+        return done
+
+    def _progress_bar(self, done):
+        return tqdm(
+            total=self._settings.iteration,
+            initial=done + 1,
+            desc="training",
+            unit="it",
+            mininterval=1.0,
+        )
+
+    def _chunk_ends_at(self, global_id):
+        settings = self._settings
+        frequencies = (
+            settings.vis_freq,
+            settings.metric_freq,
+            settings.save_checkpoint_freq,
+            settings.extra_checkpoint_freq,
+        )
+        timed = any(is_timed(i, settings.iteration) for i in (global_id, global_id + 1))
+        return timed or any(is_due(frequency, global_id) for frequency in frequencies)
+
+    def _log(self, first, rows):
+        """Writes the summaries of consecutive iterations, the first being `first`."""
+        now = time.time()
+        for global_id, scalars in enumerate(rows, start=first):
+            if is_due(self._settings.summary_freq, global_id):
+                self._events.write(global_id, scalars, now)
+            if self._step.variant.memory_summaries:
+                self._events.write(global_id, memory_scalars(), now)
+            self._refuse_non_finite(global_id, scalars)
+
+    def _refuse_non_finite(self, global_id, scalars):
+        bad = [tag for tag, value in scalars.items() if not math.isfinite(value)]
+        if bad:
+            raise DivergedError(
+                f"iteration {global_id}: {', '.join(bad)} is not finite; training has diverged. "
+                f"What was measured up to then is in {self._folder.path}; the last checkpoint is "
+                f"{self._checkpoints.latest or 'none'}."
+            )
+
+    def _after(self, global_id):
+        """Does what is due after an iteration.
+
+        A checkpoint precedes the metrics, which may take long: resuming from it measures what is
+        missing, and what it says of the event files is without the metrics.
+        """
+        settings = self._settings
+        if is_timed(global_id, settings.iteration):
+            record_time(self._folder.times_path, global_id, "ends")
+        if is_due(settings.vis_freq, global_id):
+            self._sample(global_id)
+        if is_due(settings.extra_checkpoint_freq, global_id):
+            self._checkpoint(global_id, permanent=True)
+        if self._is_checkpoint_due(global_id):
+            self._checkpoint(global_id)
+        self._measure_if_due(global_id)
+
+    def _is_checkpoint_due(self, global_id):
+        settings = self._settings
+        return (
+            is_due(settings.save_checkpoint_freq, global_id)
+            or is_due(settings.metric_freq, global_id)
+            or global_id == settings.iteration - 1
+        )
+
+    def _checkpoint(self, global_id, *, permanent=False):
+        written = {"events": self._events.sizes()}
+        self._checkpoints.save(global_id, written, permanent=permanent)
+
+    def _stop(self, global_id):
+        if not self._is_checkpoint_due(global_id):
+            self._checkpoint(global_id)
+        raise InterruptedRunError(
+            f"stopped after iteration {global_id}, with a checkpoint: the same command goes on."
+        )
+
+    def _sample(self, global_id):
+        rows, columns = self._settings.vis_num_h, self._settings.vis_num_w
+        latents = self._grid_latents.normal(
+            [rows * columns, self._settings.latent_dim], dtype=keras.config.floatx()
+        )
+        path = self._folder.samples / f"global_id-{global_id}.png"
+        save_png(path, make_grid(self._generate(latents), rows, columns))
+
+    def _generate(self, latents):
+        """Images of latents `[n, latent_dim]`, in inference mode: float array `[n, h, w, 3]`."""
+        size = self._pipeline.g_batch_size
+        parts = [latents[i : i + size] for i in range(0, len(latents), size)]
+        return np.concatenate([self._generate_batch(part).numpy() for part in parts])
+
+    def _measure_if_due(self, global_id):
+        if is_due(self._settings.metric_freq, global_id):
+            self._measure(global_id)
+
+    def _measure(self, global_id):
+        """Adds the metrics of the network as it stands, unless the table has them already."""
+        if self._evaluator is None:
+            return
+        if global_id not in self._table.ids:
+            metrics = self._evaluator.evaluate(self._metric_samples(global_id))
+            self._table.add(global_id, metrics)
+            _LOG.info("global_id %d: %s", global_id, metrics)
+        scalars = {f"metric/{name}": value for name, value in self._table.row(global_id).items()}
+        self._events.write(global_id, scalars, time.time())
+
+    def _metric_samples(self, global_id):
+        """The generator as a function of sample numbers, as the evaluator calls it."""
+        count = max(self._settings.is_samples, self._settings.fid_samples)
+        shape = [count, self._settings.latent_dim]
+        latents = self._metric_latents.normal(shape, global_id, dtype=keras.config.floatx())
+        return lambda start, count: self._generate_batch(latents[start : start + count])

@@ -1,0 +1,5 @@
+"""What this variant is: the CNN, WGAN-GP, SN with one gamma per layer."""
+
+from common.variant import Variant
+
+VARIANT = Variant(name="diff_gamma_cnn", network="cnn", loss="wgan_gp", gamma="per_layer")

@@ -1,0 +1,399 @@
+"""From `config.py` and the command line's texts to jobs and their folders."""
+
+import os
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.configuration.settings import keys_of
+from common.configuration.sweep import SchedulerConfig, expand, folder_name, results_folder
+from common.errors import UserError
+from tests.configuration.variants import (
+    GLOBAL,
+    JOB,
+    NO_GAMMA,
+    RESNET,
+    RESNET_JOB,
+    SAME_GAMMA,
+    SWEPT,
+    config_of,
+)
+
+SCHEDULER = SchedulerConfig(gpu=["0"])
+
+
+def refused(config, *words, overrides=(), only=(), variant=NO_GAMMA):
+    with pytest.raises(UserError) as caught:
+        expand(variant, config, overrides, only)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def values_of(sweep, *keys):
+    return [tuple(getattr(job.settings, key) for key in keys) for job in sweep.jobs]
+
+
+# Expansion
+
+
+def test_lists_are_multiplied_within_a_block_and_blocks_are_joined_in_order():
+    config = config_of(
+        {"run": [1, 0], "sn_mode": ["SN", "BSN"]}, {"run": [7], "sn_mode": ["BSN"], "scale": [2.0]}
+    )
+    sweep = expand(NO_GAMMA, config)
+    assert values_of(sweep, "run", "sn_mode", "scale") == [
+        (1, "SN", 1.0),
+        (1, "BSN", 1.0),
+        (0, "SN", 1.0),
+        (0, "BSN", 1.0),
+        (7, "BSN", 2.0),
+    ]
+    assert sweep.count == 5
+
+
+@pytest.mark.parametrize("runs", [[0, 1, 2], (0, 1, 2), range(3)])
+def test_a_list_may_be_a_tuple_or_a_range(runs):
+    sweep = expand(NO_GAMMA, config_of({"run": runs}))
+    assert values_of(sweep, "run") == [(0,), (1,), (2,)]
+    assert ["run-0," in job.folder for job in sweep.jobs] == [True, False, False]
+
+
+@pytest.mark.parametrize("values", [5, "SN", {"a": 1}, {1}, None, iter([1])])
+def test_anything_else_than_a_list_is_refused(values):
+    refused(config_of({"run": [0]}, {"run": values}), "test_config[1]['run']", "list")
+
+
+def test_a_test_value_overrides_a_global_one_and_is_in_the_name():
+    sweep = expand(NO_GAMMA, config_of({}, {"batch_size": [8, 16]}, batch_size=32))
+    assert values_of(sweep, "batch_size") == [(32,), (8,), (16,)]
+    assert [job.folder.split(",")[0] for job in sweep.jobs] == [
+        "d_beta1-0.5",
+        "batch_size-8",
+        "batch_size-16",
+    ]
+
+
+def test_equal_jobs_merge():
+    sweep = expand(NO_GAMMA, config_of({"run": [0, 1, 0]}, {"run": [1]}))
+    assert (sweep.count, values_of(sweep, "run")) == (4, [(0,), (1,)])
+
+
+def test_the_names_of_a_configuration_with_integers_for_floats_are_the_originals():
+    (job,) = expand(NO_GAMMA, config_of({"scale": [1]})).jobs
+    assert "scale-1,sn_mode" in job.folder
+    assert job.settings.scale == 1.0
+
+
+def test_a_configuration_of_global_keys_with_one_swept_key():
+    config = {
+        "scheduler_config": {"gpu": ["0"]},
+        "global_config": RESNET_JOB,
+        "test_config": [{"run": [3]}],
+    }
+    (job,) = expand(RESNET, config).jobs
+    assert (job.folder, job.settings.run) == ("run-3,", 3)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"globals": {}}, ["unknown section 'globals'", "global_config"]),
+        ({"test_config": {}}, ["test_config must be a list"]),
+        ({"test_config": [[]]}, ["test_config[0] must be a dictionary"]),
+        ({"global_config": []}, ["global_config must be a dict"]),
+        ({"scheduler_config": None}, ["scheduler_config must be a dict"]),
+        ({"test_config": []}, ["lacks dataset, iteration"]),
+        ({"test_config": [{**{key: [value] for key, value in SWEPT.items()}, "run": []}]}, ["[]"]),
+        ({"scheduler_config": {"gpus": ["0"], "gpu": ["0"]}}, ["scheduler_config key 'gpus'"]),
+        ({"global_config": {**GLOBAL, "foo": 1}}, ["unknown configuration key 'foo'"]),
+        ({"global_config": {**GLOBAL, "d_gp_coe": 1}}, ["no_gamma_cnn has no key 'd_gp_coe'"]),
+        ({"global_config": {**GLOBAL, "batch_size": "64"}}, ["batch_size='64'", "int"]),
+        ({"global_config": {"batch_size": 64}}, ["lacks", "vis_freq", "latent_dim"]),
+    ],
+)
+def test_a_wrong_configuration_is_refused(change, words):
+    refused({**config_of(), **change}, *words)
+
+
+@pytest.mark.parametrize("config", [None, [], "config", 3])
+def test_a_configuration_that_is_no_dictionary_is_refused(config):
+    refused(config, "dictionary")
+
+
+@pytest.mark.parametrize("block", [{"foo": [1]}, {3: [1]}, {None: [1]}])
+def test_an_unknown_swept_key_is_refused(block):
+    refused(config_of(block), f"unknown configuration key {next(iter(block))!r}")
+
+
+@pytest.mark.parametrize("value", [True, "1.0", float("nan"), float("inf"), 0, None, [1.0]])
+def test_a_wrong_swept_value_is_refused(value):
+    refused(config_of({"scale": [1.0, value]}), f"scale={value!r}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("gpu", []),
+        ("gpu", "0"),
+        ("gpu", [0]),
+        ("gpu", [""]),
+        ("gpu", [[]]),
+        ("gpu", [["0", 1]]),
+        ("gpu", None),
+        ("log_file", ""),
+        ("log_file", ".."),
+        ("log_file", "logs/worker.log"),
+        ("log_file", 3),
+        ("force_rerun", "yes"),
+        ("force_rerun", 1),
+        ("config_string_value_maxlen", 0),
+        ("config_string_value_maxlen", -3),
+        ("config_string_value_maxlen", True),
+        ("config_string_value_maxlen", 30.0),
+        ("ignored_keys_for_folder_name", "run"),
+        ("ignored_characters_for_folder_name", [1]),
+        ("ignored_characters_for_folder_name", [["a"]]),
+    ],
+)
+def test_a_wrong_scheduler_value_is_refused(key, value):
+    refused(config_of(scheduler={key: value}), f"scheduler_config {key}={value!r}", "needed")
+
+
+def test_devices_are_needed():
+    config = config_of()
+    del config["scheduler_config"]["gpu"]
+    refused(config, '"gpu"')
+
+
+@pytest.mark.parametrize("gpu", [["0"], ["0", "1"], [["0", "1"]], [("0", "1"), "2"]])
+def test_devices_are_ids_or_groups_of_ids(gpu):
+    assert expand(NO_GAMMA, config_of(scheduler={"gpu": gpu})).scheduler.gpu == gpu
+
+
+# --set
+
+
+def test_set_replaces_a_swept_key_in_every_job_and_name():
+    config = config_of({"run": range(2), "iteration": [5, 6]}, {"run": [9]})
+    sweep = expand(NO_GAMMA, config, overrides=["iteration=100"])
+    assert values_of(sweep, "run", "iteration") == [(0, 100), (1, 100), (9, 100)]
+    assert sweep.count == 3
+    assert all("iteration-100,mg-4," in job.folder for job in sweep.jobs)
+
+
+def test_set_replaces_a_global_key_outside_the_name():
+    (before,) = expand(NO_GAMMA, config_of()).jobs
+    (after,) = expand(NO_GAMMA, config_of(), overrides=["metric_freq=7", "width=16"]).jobs
+    assert (after.settings.metric_freq, after.settings.width) == (7, 16)
+    assert after.folder == before.folder
+
+
+@pytest.mark.parametrize("key", keys_of(NO_GAMMA))
+def test_set_reaches_every_key_of_a_job(key):
+    texts = {"dataset": "celeba", "sn_mode": "BSN", "restore": "true", "initial_metrics": "true"}
+    text = texts.get(key, "0.25" if isinstance(JOB.get(key), float) else "12")
+    (job,) = expand(NO_GAMMA, config_of(), overrides=[f"{key}={text}"]).jobs
+    assert str(getattr(job.settings, key)).lower() == text.lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("gpu=0,1", ["0", "1"]),
+        ("result_root_folder=a=b", "a=b"),
+        ("scheduler_log_file_path=x.log", "x.log"),
+        ("log_file=y.log", "y.log"),
+        ("temp_folder=t", "t"),
+        ("force_rerun=true", True),
+        ("config_string_value_maxlen=4", 4),
+        ("ignored_keys_for_folder_name=run,mg", ["run", "mg"]),
+        ("ignored_keys_for_folder_name=", []),
+        ("ignored_characters_for_folder_name=.", ["."]),
+        ("test_config_string_separator=;", ";"),
+        ("test_config_string_indicator=:", ":"),
+        ("test_config_string_inst_separator=&", "&"),
+    ],
+)
+def test_set_reaches_every_scheduler_key(text, value):
+    scheduler = expand(NO_GAMMA, config_of(), overrides=[text]).scheduler
+    assert getattr(scheduler, text.partition("=")[0]) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nonsense", ["--set 'nonsense'", "KEY=VALUE"]),
+        ("=1", ["--set '=1'", "KEY=VALUE"]),
+        ("", ["--set ''", "KEY=VALUE"]),
+        ("foo=1", ["unknown configuration key 'foo'"]),
+        ("d_gp_coe=1", ["no_gamma_cnn has no key 'd_gp_coe'"]),
+        ("run=one", ["run='one'", "int"]),
+        ("run=-1", ["run=-1", "at least 0"]),
+        ("scale=0", ["scale=0.0", "above 0"]),
+        ("gpu=", ["gpu=[]"]),
+        ("force_rerun=maybe", ["force_rerun='maybe'", "bool"]),
+        ("config_string_value_maxlen=x", ["config_string_value_maxlen='x'", "int"]),
+    ],
+)
+def test_a_wrong_set_is_refused(text, words):
+    refused(config_of(), *words, overrides=[text])
+
+
+# --only
+
+
+def test_only_selects_by_typed_value():
+    config = config_of({"scale": [0.9, 1.0], "run": range(3)})
+    sweep = expand(NO_GAMMA, config, only=["scale=1"])
+    assert values_of(sweep, "scale", "run") == [(1.0, 0), (1.0, 1), (1.0, 2)]
+    sweep = expand(NO_GAMMA, config, only=["scale=1", "run=2"])
+    assert values_of(sweep, "scale", "run") == [(1.0, 2)]
+    assert sweep.count == 1
+
+
+def test_only_may_name_a_global_key_and_sees_what_set_says():
+    config = config_of({"run": range(2)})
+    assert expand(NO_GAMMA, config, only=["batch_size=64"]).count == 2
+    assert expand(NO_GAMMA, config, ["batch_size=8"], ["batch_size=8"]).count == 2
+    refused(config, "--only batch_size=64", overrides=["batch_size=8"], only=["batch_size=64"])
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [
+        (["run"], ["--only 'run'", "KEY=VALUE"]),
+        (["foo=1"], ["unknown configuration key 'foo'"]),
+        (["num_gpus=1"], ["no_gamma_cnn has no key 'num_gpus'"]),
+        (["gpu=0"], ["unknown configuration key 'gpu'"]),
+        (["scale=one"], ["scale='one'"]),
+        (["dataset=nope"], ["no job", "--only dataset=nope"]),
+        (["run=0", "run=1"], ["no job", "--only run=0 --only run=1"]),
+    ],
+)
+def test_a_wrong_only_is_refused(only, words):
+    refused(config_of({"run": range(2)}), *words, only=only)
+
+
+# Folders
+
+
+def test_the_name_is_sorted_and_ends_in_a_comma():
+    values = {"sn_mode": "SN", "d_lr": 0.0001, "dataset": "cifar10", "D": 1e-05}
+    name = folder_name(values, SCHEDULER)
+    assert name == "D-1e-05,d_lr-0.0001,dataset-cifar10,sn_mode-SN,"
+
+
+def test_values_are_cut_to_30_characters_before_characters_are_removed():
+    text = "[a] " + "x" * 40
+    assert folder_name({"b": [1, 2], "dataset": text}, SCHEDULER) == f"b-1,2,dataset-a{'x' * 26},"
+
+
+def test_the_scheduler_section_changes_the_name():
+    scheduler = SchedulerConfig(
+        gpu=["0"],
+        config_string_value_maxlen=3,
+        ignored_keys_for_folder_name=["mg"],
+        ignored_characters_for_folder_name=["i"],
+        test_config_string_separator=";",
+        test_config_string_indicator="=",
+    )
+    values = {"dataset": "cifar10", "mg": 4, "iteration": 400_000}
+    assert folder_name(values, scheduler) == "dataset=cf;teraton=400;"
+
+
+@pytest.mark.parametrize("dataset", ["a/b", "../x", "a\nb", "a\0b", "\udcff", "\x1b[0m"])
+def test_a_value_that_no_folder_can_be_named_after_is_refused(dataset):
+    refused(config_of({"dataset": [dataset]}), "cannot be a folder's name")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/"])
+def test_a_name_that_means_another_folder_is_refused(name):
+    scheduler = SchedulerConfig(
+        gpu=["0"], test_config_string_separator=name, test_config_string_indicator=""
+    )
+    with pytest.raises(UserError, match="cannot be a folder's name"):
+        folder_name({"": ""}, scheduler)
+
+
+def test_a_name_of_255_bytes_is_the_longest():
+    assert len(folder_name({"é" * 112: "x" * 29}, SCHEDULER).encode()) == 255
+    with pytest.raises(UserError, match="256 bytes") as caught:
+        folder_name({"é" * 112: "x" * 30}, SCHEDULER)
+    assert "config_string_value_maxlen" in str(caught.value)
+
+
+def test_different_jobs_that_would_share_a_folder_are_refused_and_their_keys_named():
+    scheduler = {"ignored_keys_for_folder_name": ["run", "scale"]}
+    config = config_of({"run": [0]}, {"run": [1], "scale": [2.0]}, scheduler=scheduler)
+    refused(config, "differ in run, scale would share", "dataset-cifar10")
+    config = config_of({"iteration": [1000, 1001]})
+    refused(config, "differ in iteration ", overrides=["config_string_value_maxlen=3"])
+
+
+def test_equal_jobs_may_share_a_folder():
+    scheduler = {"ignored_keys_for_folder_name": ["run"]}
+    sweep = expand(NO_GAMMA, config_of({"run": [0]}, {"run": [0]}, scheduler=scheduler))
+    assert (sweep.count, len(sweep.jobs)) == (2, 1)
+
+
+def test_the_results_are_beside_the_configuration_or_where_they_are_told_to_be(tmp_path):
+    scheduler = SchedulerConfig(gpu=["0"], result_root_folder="r")
+    assert results_folder(tmp_path, SCHEDULER) == tmp_path / "results"
+    assert results_folder(tmp_path, scheduler) == tmp_path / "r"
+    scheduler = SchedulerConfig(gpu=["0"], result_root_folder=str(tmp_path / "x"))
+    assert results_folder("elsewhere", scheduler) == tmp_path / "x"
+
+
+# All of Unicode, lone surrogates too: the command line makes them of bytes that are not UTF-8.
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=40) | st.sampled_from(
+    ["..", ".", "/", "\0", "a/b", "é" * 130]
+)
+VALUES = TEXTS | st.integers() | st.floats() | st.booleans() | st.lists(st.integers(), max_size=4)
+
+
+@given(values=st.dictionaries(TEXTS, VALUES, max_size=8), separator=st.sampled_from([",", "", "."]))
+@settings(max_examples=300, deadline=None)
+def test_any_swept_values_name_one_real_folder_or_are_refused(tmp_path_factory, values, separator):
+    scheduler = SchedulerConfig(
+        gpu=["0"], test_config_string_separator=separator, test_config_string_indicator=separator
+    )
+    try:
+        name = folder_name(values, scheduler)
+    except UserError:
+        return
+    base = tmp_path_factory.getbasetemp() / "names"
+    base.mkdir(exist_ok=True)
+    (base / name).mkdir()
+    assert os.listdir(base) == [name]
+    assert "\n" not in name
+    (base / name).rmdir()
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "run": st.lists(st.integers(0, 3), min_size=1, max_size=3),
+                "d_gp_coe": st.lists(st.sampled_from([0, 1, 1.0, 2.5]), min_size=1, max_size=3),
+            }
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_any_sweep_has_each_job_once_and_counts_all(blocks):
+    shared = {key: value for key, value in JOB.items() if key not in ("scale", "run")}
+    config = {"scheduler_config": {"gpu": ["0"]}, "global_config": shared, "test_config": blocks}
+    sweep = expand(SAME_GAMMA, config)
+    expected = [
+        f"d_gp_coe-{coefficient},run-{run},"
+        for block in blocks
+        for coefficient, run in product(block["d_gp_coe"], block["run"])
+    ]
+    assert sweep.count == len(expected)
+    assert sorted(job.folder for job in sweep.jobs) == sorted(set(expected))

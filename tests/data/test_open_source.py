@@ -1,0 +1,110 @@
+"""The table of data sets, the choice of a route, and the interface of a source."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from common.data import DATASETS, ArraySource, ImageSource, open_source
+from common.errors import UserError
+
+
+def test_table():
+    facts = {name: (row.image_shape, row.count) for name, row in DATASETS.items()}
+    assert facts == {
+        "cifar10": ((32, 32, 3), 50_000),
+        "stl10": ((48, 48, 3), 100_000),
+        "celeba": ((64, 64, 3), 202_599),
+        "digits": ((32, 32, 3), 1_797),
+    }
+
+
+def test_unknown_name(tmp_path):
+    with pytest.raises(UserError, match="'mnist'; there are: cifar10, stl10, celeba, digits"):
+        open_source("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "route", "choices"),
+    [
+        ("cifar10", "npy", "auto, archive, tfds"),
+        ("stl10", "archive", "auto, npy, tfds"),
+        ("celeba", "sklearn", "auto, npy, tfds"),
+        ("digits", "tfds", "auto, sklearn"),
+        ("digits", "", "auto, sklearn"),
+    ],
+)
+def test_unknown_route(tmp_path, name, route, choices):
+    with pytest.raises(UserError, match=f"unknown route '{route}' for {name}; .*: {choices}"):
+        open_source(name, tmp_path, route)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_expected_images_must_be_positive(tmp_path, count):
+    with pytest.raises(UserError, match=f"expected_images is {count}"):
+        open_source("digits", tmp_path, expected_images=count)
+
+
+@pytest.mark.parametrize(
+    ("name", "route", "words"),
+    [
+        ("cifar10", "archive", ["CIFAR10/cifar-10-python.tar.gz", "route tfds"]),
+        ("stl10", "npy", ["STL10/stl10.npy", "STL10/cifar-10-stl10.npy",
+                          "dataset_preprocess/STL10/preprocess.py", "route tfds"]),
+        ("celeba", "npy", ["CelebA/celeba.npy", "dataset_preprocess/CelebA/preprocess.py"]),
+    ],
+)  # fmt: skip
+def test_missing_file(tmp_path, name, route, words):
+    with pytest.raises(UserError) as caught:
+        open_source(name, tmp_path, route)
+    for word in [*words, str(tmp_path)]:
+        assert word in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 2, 3, 3), dtype=np.uint8)
+
+
+def test_array_source():
+    source = ArraySource("cifar10", "archive", IMAGES, {"images": 50})
+    assert isinstance(source, ImageSource)
+    assert (len(source), source.image_shape) == (50, (2, 3, 3))
+    assert json.loads(json.dumps(source.record)) == {"images": 50}
+    indices = np.array([49, 0, 0, 7], dtype=np.int64)
+    batch = source.read(indices)
+    assert np.array_equal(batch, IMAGES[indices])
+    batch[:] = 0  # a copy: the source does not change
+    assert np.array_equal(source.read(indices), IMAGES[indices])
+    assert source.read(np.array([], dtype=np.int64)).shape == (0, 2, 3, 3)
+
+
+@pytest.mark.parametrize("index", [-1, 50])
+def test_index_out_of_range(index):
+    source = ArraySource("cifar10", "archive", IMAGES, {})
+    with pytest.raises(IndexError):
+        source.read(np.array([0, index]))
+
+
+@pytest.mark.parametrize("images", [IMAGES.astype(np.float32), IMAGES[0]])
+def test_array_source_checks_its_array(images):
+    with pytest.raises(ValueError, match="expected uint8"):
+        ArraySource("cifar10", "archive", images, {})
+
+
+def test_threads_read_alike():
+    source = ArraySource("cifar10", "archive", IMAGES, {})
+    wrong = []
+
+    def work(seed):
+        indices = np.random.default_rng(seed).integers(0, 50, 64)
+        for _ in range(50):
+            if not np.array_equal(source.read(indices), IMAGES[indices]):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

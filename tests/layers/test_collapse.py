@@ -1,0 +1,67 @@
+"""Collapsed networks compute what the normalised ones do, with plain layers."""
+
+import keras
+import numpy as np
+import pytest
+from keras.layers import Conv2D, Dense, Flatten
+
+from common.layers import (
+    BatchNorm,
+    SpectralNormalized,
+    SpectralNormConv2D,
+    SpectralNormDense,
+    collapse,
+)
+from common.networks import NETWORKS, Normalization
+
+
+def layers_of(model):
+    return [type(layer).__name__ for layer in model._flatten_layers()]
+
+
+@pytest.mark.parametrize("network", ["cnn", "resnet"])
+@pytest.mark.parametrize("gamma", ["none", "shared", "per_layer"])
+def test_discriminators_collapse(network, gamma):
+    model = NETWORKS[network].build_discriminator(1, Normalization("BSN", 1.3, gamma), width=2)
+    for variable in model.trainable_variables:
+        if variable.shape == ():
+            variable.assign(1.7)
+    plain = collapse(model)
+    kinds = set(layers_of(plain))
+    assert not kinds & {"SpectralNormConv2D", "BidirectionalScaledSN", "SpectralNormDense", "Gamma"}
+    assert {"Conv2D", "Dense"} <= kinds
+    x = np.random.default_rng(0).uniform(-1, 1, (2, *model.input_shape[1:])).astype("float32")
+    np.testing.assert_allclose(plain(x), model(x), rtol=1e-4, atol=1e-6)
+    before = plain.get_weights()
+    for layer in model._flatten_layers():
+        if isinstance(layer, SpectralNormalized):
+            layer.layer.kernel.assign(layer.layer.kernel * 2 + 1)
+    for ours, old in zip(plain.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, old)
+
+
+def test_sequential_models_and_other_layers_collapse():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            SpectralNormConv2D(Conv2D(4, 3, use_bias=False, activation="relu")),
+            BatchNorm(),
+            Flatten(),
+            SpectralNormDense(Dense(2), gamma=True),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32")
+    model(x, training=True)
+    plain = collapse(model)
+    assert layers_of(plain).count("Conv2D") == 1
+    np.testing.assert_allclose(plain(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_models_whose_graph_is_unseen_are_refused():
+    class Subclassed(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match="Subclassed"):
+        collapse(Subclassed())
+    with pytest.raises(ValueError, match="no weights yet"):
+        collapse(keras.Sequential([SpectralNormConv2D(Conv2D(1, 1))]))

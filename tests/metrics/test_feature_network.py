@@ -1,0 +1,46 @@
+"""What all feature networks share."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common.metrics.feature_network import resize_bilinear_tf1
+from common.pixels import scale_pixels
+
+
+def resize_by_numpy(images, size):
+    """TF1's bilinear resize by its definition: pixel i is read at i * in / out, in float64."""
+    for axis in (1, 2):
+        length = images.shape[axis]
+        position = np.arange(size) * (np.float32(length) / np.float32(size)).astype(np.float64)
+        lower = np.floor(position).astype(int)
+        upper = np.minimum(lower + 1, length - 1)
+        shape = [1, 1, 1, 1]
+        shape[axis] = size
+        weight = (position - lower).reshape(shape)
+        images = images.astype(np.float64)
+        images = images.take(lower, axis) * (1 - weight) + images.take(upper, axis) * weight
+    return images
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 299), (48, 40, 32), (5, 7, 7)])
+def test_resize_against_numpy(height, width, size):
+    images = np.random.default_rng(0).uniform(-1, 1, (2, height, width, 3)).astype(np.float32)
+    actual = resize_bilinear_tf1(tf.constant(images), size).numpy()
+    np.testing.assert_allclose(actual, resize_by_numpy(images, size), atol=2e-5)
+
+
+def test_resize_is_none_of_the_later_ones():
+    """Half-pixel centres or antialiasing, TensorFlow 2's choices, would show."""
+    image = tf.reshape(tf.range(4, dtype=tf.float32), [1, 1, 4, 1])
+    enlarged = resize_bilinear_tf1(tf.tile(image, [1, 4, 1, 1]), 8)[0, 0, :, 0]
+    np.testing.assert_array_equal(enlarged, [0, 0.5, 1, 1.5, 2, 2.5, 3, 3])
+    shrunk = resize_bilinear_tf1(tf.tile(image, [1, 4, 1, 1]), 2)[0, 0, :, 0]
+    np.testing.assert_array_equal(shrunk, [0, 2])
+
+
+def test_pixels_span_the_interval():
+    scaled = scale_pixels(np.arange(256, dtype=np.uint8))
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled, np.arange(256) / 127.5 - 1, atol=1e-7)
+    assert (scaled[0], scaled[255]) == (-1, 1)

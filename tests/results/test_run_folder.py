@@ -1,0 +1,272 @@
+"""What a run's folder is, who may use it, and what is refused."""
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.configuration.settings import make_settings
+from common.errors import UserError
+from common.results.run_folder import RunFolder
+from tests.configuration.variants import JOB, NO_GAMMA
+
+SETTINGS = make_settings(NO_GAMMA, JOB)
+DATA = {"dataset": "cifar10", "route": "archive", "images": 50_000}
+ENVIRONMENT = {"python": "3"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "results" / "run-0,")
+
+
+@pytest.fixture
+def started(folder):
+    with folder.lock():
+        folder.start(SETTINGS, DATA, ENVIRONMENT)
+    return folder
+
+
+def refused(call, *words):
+    with pytest.raises(UserError) as caught:
+        call()
+    for word in words:
+        assert str(word) in str(caught.value)
+
+
+def change(folder, **values):
+    record = json.loads(folder.record_path.read_text())
+    folder.record_path.write_text(json.dumps({**record, **values}))
+
+
+# States
+
+
+def test_a_run_is_new_then_running_then_done(folder):
+    assert folder.state == "new"
+    with folder.lock():
+        assert folder.state == "new"
+        folder.start(SETTINGS, DATA, ENVIRONMENT)
+        assert folder.state == "running"
+        folder.finish()
+    assert folder.state == "done"
+    assert RunFolder(folder.path).state == "done"
+
+
+def test_the_files_have_the_originals_names(started):
+    names = ["log_path", "metrics_path", "times_path", "samples", "checkpoints", "record_path"]
+    assert {str(getattr(started, name).relative_to(started.path)) for name in names} == {
+        "worker.log",
+        "metrics.csv",
+        "time.txt",
+        "sample",
+        "checkpoint",
+        "run.json",
+    }
+    assert started.samples.is_dir()
+    assert started.checkpoints.is_dir()
+    assert RunFolder(started.path, "other.log").log_path == started.path / "other.log"
+
+
+def test_the_record_says_what_the_run_is(started):
+    assert json.loads(started.record_path.read_text()) == {
+        "format": 1,
+        "settings": dataclasses.asdict(SETTINGS),
+        "data": DATA,
+        "state": "running",
+        "environment": ENVIRONMENT,
+    }
+
+
+def test_finishing_changes_nothing_but_the_state(started):
+    before = json.loads(started.record_path.read_text())
+    started.finish()
+    assert json.loads(started.record_path.read_text()) == {**before, "state": "done"}
+
+
+def test_starting_again_keeps_the_record(started):
+    before = started.record_path.read_bytes()
+    started.start(SETTINGS, DATA, {"python": "4"})
+    assert started.record_path.read_bytes() == before
+    started.finish()
+    started.start(SETTINGS, DATA, ENVIRONMENT)
+    assert started.state == "done"
+
+
+def test_a_run_that_failed_or_was_killed_at_its_start_is_new(folder):
+    folder.path.mkdir(parents=True)
+    for name in (".lock", "worker.log", ".run.json.k2x9"):
+        (folder.path / name).write_text("x")
+    assert folder.state == "new"
+    folder.check(SETTINGS)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("name", ["checkpoint/checkpoint", "metrics.csv", "sample/global_id-9.png"])
+def test_results_of_the_original_are_refused(folder, name):
+    (folder.path / name).parent.mkdir(parents=True)
+    (folder.path / name).write_text("x")
+    folder.log_path.write_text("x")
+    for call in (
+        lambda: folder.state,
+        lambda: folder.check(SETTINGS),
+        lambda: folder.start(SETTINGS, DATA, ENVIRONMENT),
+        folder.finish,
+    ):
+        refused(call, folder.path, "no run.json", "TensorFlow 1", "Move the folder away")
+    assert not folder.record_path.exists()
+
+
+@pytest.mark.parametrize("state", ["running", "done"])
+def test_another_configuration_is_refused_and_its_keys_named(started, state):
+    change(started, state=state)
+    other = make_settings(NO_GAMMA, {**JOB, "width": 32, "scale": 1.5})
+    for call in (
+        lambda: started.check(other),
+        lambda: started.start(other, DATA, ENVIRONMENT),
+    ):
+        refused(call, started.path, "(scale: 1.0 -> 1.5, width: 64 -> 32)")
+    started.check(SETTINGS)
+
+
+def test_a_key_that_is_no_longer_known_is_a_change(started):
+    change(started, settings={**dataclasses.asdict(SETTINGS), "old": 1})
+    refused(lambda: started.check(SETTINGS), "old: 1 -> None")
+
+
+def test_other_data_is_refused(started):
+    other = {**DATA, "images": 49_999}
+    refused(lambda: started.start(SETTINGS, other, ENVIRONMENT), started.path, "50000", "49999")
+
+
+RECORD = {"format": 1, "state": "done", "settings": {}, "data": {}}
+GARBAGE = [
+    b"",
+    b"not JSON",
+    b"\xff\xfe\x00",
+    b"\0" * 100,
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b"1" * 10_000,
+    b"null",
+    b"[]",
+    b"3",
+    b'"done"',
+    b"{}",
+    json.dumps(RECORD).encode()[:-1],
+    json.dumps(RECORD).encode("utf-16"),
+    *(
+        json.dumps({**RECORD, **change}).encode()
+        for change in (
+            {"format": 2},
+            {"format": None},
+            {"format": [1]},
+            {"state": "new"},
+            {"state": None},
+            {"state": ["done"]},
+            {"state": {"done": 1}},
+            {"settings": None},
+            {"settings": []},
+            {"settings": "run"},
+            {"data": None},
+            {"data": [1]},
+        )
+    ),
+    *(json.dumps({k: v for k, v in RECORD.items() if k != lost}).encode() for lost in RECORD),
+]
+
+
+@pytest.mark.parametrize("content", GARBAGE, ids=lambda content: content[:20].decode("latin-1"))
+def test_a_damaged_record_is_refused(started, content):
+    started.record_path.write_bytes(content)
+    for call in (
+        lambda: started.state,
+        lambda: started.check(SETTINGS),
+        lambda: started.start(SETTINGS, DATA, ENVIRONMENT),
+        started.finish,
+    ):
+        refused(call, started.record_path, "cannot be read", "move the folder away")
+    assert started.record_path.read_bytes() == content
+
+
+@given(position=st.integers(0, 1000), junk=st.binary(min_size=1, max_size=5), cut=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_a_fuzzed_record_is_read_or_refused(tmp_path_factory, position, junk, cut):
+    folder = RunFolder(tmp_path_factory.getbasetemp() / "fuzzed")
+    folder.path.mkdir(exist_ok=True)
+    record = {"settings": dataclasses.asdict(SETTINGS), "data": DATA, "environment": ENVIRONMENT}
+    content = bytearray(json.dumps({"format": 1, "state": "done", **record}).encode())
+    position %= len(content)
+    content[position : None if cut else position + len(junk)] = junk
+    folder.record_path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        assert folder.state in ("running", "done")
+        folder.start(SETTINGS, DATA, ENVIRONMENT)
+
+
+def test_a_record_or_folder_of_the_wrong_kind_is_refused(folder, tmp_path):
+    folder.record_path.mkdir(parents=True)
+    refused(lambda: folder.state, "cannot be read")
+    (tmp_path / "plain").write_text("x")
+    refused(lambda: RunFolder(tmp_path / "plain").state, "plain", "cannot be read")
+
+
+# The lock
+
+HOLD = """
+import sys
+from common.results.run_folder import RunFolder
+
+with RunFolder(sys.argv[1]).lock():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other_process(folder):
+    """Another process that holds the folder's lock."""
+    command = [sys.executable, "-c", HOLD, str(folder.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def lock_once(folder):
+    with folder.lock():
+        pass
+
+
+def test_a_second_process_is_kept_out_until_the_first_ends(folder, other_process):
+    refused(lambda: lock_once(folder), folder.path, "another process")
+    other_process.communicate()
+    lock_once(folder)
+
+
+def test_a_killed_process_holds_no_lock(folder, other_process):
+    refused(lambda: lock_once(folder), "another process")
+    other_process.kill()
+    other_process.wait()
+    lock_once(folder)
+
+
+def test_a_process_keeps_others_out(folder):
+    with folder.lock():
+        command = [sys.executable, "-c", HOLD, str(folder.path)]
+        result = subprocess.run(command, input=b"", capture_output=True, check=False)
+    assert result.returncode == 1
+    assert b"another process" in result.stderr
+    assert result.stdout == b""
+
+
+def test_folders_do_not_lock_one_another(folder):
+    with folder.lock(), RunFolder(folder.path.with_name("run-1,")).lock():
+        assert folder.state == "new"

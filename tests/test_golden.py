@@ -1,0 +1,28 @@
+"""The golden runs of the original, replayed (specification, section 9)."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.replay_golden import LIMIT, main, replay
+
+GOLDEN = Path(__file__).parent / "golden"
+CNN_RUNS = sorted(GOLDEN.glob("*_cnn-*.json"))
+
+
+@pytest.mark.parametrize("path", CNN_RUNS, ids=lambda path: path.stem)
+def test_the_cnns_replay(path):
+    deviations = replay(path)
+    assert len(deviations) > 1000
+    assert max(deviations.values()) <= LIMIT
+
+
+def test_a_wrong_number_is_found(tmp_path, capsys):
+    """One last digit of one recorded number, among the hardest to reach."""
+    text = (GOLDEN / "no_gamma_cnn-cifar10-sn.json").read_text()
+    start = text.index('"samples"')
+    number = text.index("0.", start) + 8
+    changed = text[:number] + str((int(text[number]) + 5) % 10) + text[number + 1 :]
+    (tmp_path / "changed.json").write_text(changed)
+    assert main([str(tmp_path / "changed.json")]) == 1
+    assert "samples/" in capsys.readouterr().out

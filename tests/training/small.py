@@ -1,0 +1,67 @@
+"""The smallest networks, settings and data that train, for tests of the engine."""
+
+import numpy as np
+
+from common.configuration.settings import keys_of, make_settings
+from common.data import ArraySource
+from common.variant import Variant
+
+VARIANTS = {
+    "no_gamma_cnn": Variant("no_gamma_cnn", "cnn", "hinge"),
+    "same_gamma_cnn": Variant("same_gamma_cnn", "cnn", "wgan_gp", gamma="shared"),
+    "diff_gamma_cnn": Variant("diff_gamma_cnn", "cnn", "wgan_gp", gamma="per_layer"),
+    "no_gamma_resnet": Variant(
+        "no_gamma_resnet",
+        "resnet",
+        "hinge",
+        redraw_latents=True,
+        batch_norm_in_d_steps=False,
+        summary_after_update=True,
+        memory_summaries=True,
+    ),
+}
+
+_VALUES = {
+    "dataset": "noise",
+    "iteration": 4,
+    "run": 0,
+    "g_lr": 1e-3,
+    "d_lr": 2e-3,
+    "g_beta1": 0.5,
+    "d_beta1": 0.4,
+    "g_beta2": 0.99,
+    "d_beta2": 0.9,
+    "n_dis": 2,
+    "mg": 1,
+    "sn_mode": "BSN",
+    "scale": 1.3,
+    "d_gp_coe": 10.0,
+    "batch_size": 4,
+    "d_batch_size": 4,
+    "g_batch_size": 6,
+    "num_gpus": 1,
+    "latent_dim": 8,
+    "vis_freq": 2,
+    "vis_num_h": 2,
+    "vis_num_w": 3,
+    "summary_freq": 1,
+    "metric_freq": 2,
+    "save_checkpoint_freq": 2,
+    "extra_checkpoint_freq": 4,
+    "width": 2,
+    "is_samples": 40,
+    "fid_samples": 30,
+    "fid_real": 20,
+}
+
+
+def small_settings(variant, **changes):
+    """`Settings` of the smallest kind for a variant, with changes."""
+    keys = keys_of(variant)
+    return make_settings(variant, {k: v for k, v in {**_VALUES, **changes}.items() if k in keys})
+
+
+def noise_source(size, count=50):
+    """Random images `[count, size, size, 3]` as an `ImageSource`."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return ArraySource("noise", "array", pixels, {"dataset": "noise", "images": count})

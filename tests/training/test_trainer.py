@@ -1,0 +1,187 @@
+"""Whole runs: what they leave behind, and that interrupting one changes nothing."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from common.errors import UserError
+from common.metrics import Evaluator, FeatureNetwork
+from common.results.run_folder import RunFolder
+from common.training.batches import BatchPipeline
+from common.training.checkpoints import Checkpoints
+from common.training.errors import DivergedError, InterruptedRunError
+from common.training.iterations import CompiledIterations
+from common.training.run import build_step
+from common.training.trainer import Trainer
+from tests.training.small import VARIANTS, noise_source, small_settings
+
+SEED = 11
+
+
+class MeanColours(FeatureNetwork):
+    """Stands in for a feature network: mean colours as features, cheap and deterministic."""
+
+    name = "colours"
+    column_prefix = "colours_"
+    input_size = 8
+    num_features = 3
+    num_classes = 3
+
+    def __init__(self):
+        super().__init__("0", {})
+
+    def embed(self, images):
+        features = tf.reduce_mean(images, axis=[1, 2])
+        return features, 10 * features
+
+
+def train(folder, name="no_gamma_cnn", stop_after=None, evaluate=True, **changes):
+    """Trains a small job in `folder`, or goes on; stops after `stop_after` chunks."""
+    variant = VARIANTS[name]
+    settings = small_settings(variant, **changes)
+    step = build_step(variant, settings, SEED)
+    source = noise_source(step.generator.output_shape[1])
+    run = RunFolder(folder)
+    run.path.mkdir(exist_ok=True)
+    run.start(settings, source.record, {})
+    evaluator = None
+    if evaluate:
+        counts = {k: getattr(settings, k) for k in ("is_samples", "fid_samples", "fid_real")}
+        evaluator = Evaluator(
+            MeanColours(), source, run_seed=SEED, cache_dir=folder.parent / "cache", **counts
+        )
+    trainer = Trainer(
+        settings,
+        run,
+        strategy=tf.distribute.get_strategy(),
+        step=step,
+        pipeline=BatchPipeline(source, settings, SEED),
+        root_seed=SEED,
+        evaluator=evaluator,
+    )
+    asked = []
+    trainer.train(lambda: stop_after is not None and len(asked.append(0) or asked) >= stop_after)
+    run.finish()
+    return step
+
+
+def scalars_of(folder):
+    events = EventAccumulator(str(folder / "checkpoint"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if not tag.startswith("memory/")
+    }
+
+
+def test_a_run_leaves_every_file_of_the_specification(tmp_path):
+    train(tmp_path / "run", iteration=8)
+    run = tmp_path / "run"
+    assert RunFolder(run).state == "done"
+    names = {path.name for path in (run / "sample").iterdir()}
+    assert names == {f"global_id-{i}.png" for i in (1, 3, 5, 7)}
+    assert Image.open(run / "sample" / "global_id-7.png").size == (3 * 8, 2 * 8)
+    with open(run / "metrics.csv", newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["global_id"] for row in rows] == ["1", "3", "5", "7"]
+    columns = ["inception_score_mean", "inception_score_std", "fid"]
+    assert list(rows[0]) == ["global_id", *(f"colours_{name}" for name in columns)]
+    assert all(re.fullmatch(r"\d+\.\d{12}", rows[0][name]) for name in list(rows[0])[1:])
+    newest = tf.train.latest_checkpoint(run / "checkpoint")
+    assert newest.endswith("model-7")
+    for i in (3, 7):
+        assert (run / "checkpoint" / f"global_id-{i}" / f"model-{i}.index").exists()
+    times = (run / "time.txt").read_text().splitlines()
+    pattern = r"iter (\d+) (starts|ends): \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}"
+    matches = [re.fullmatch(pattern, line).groups() for line in times]
+    assert matches == [("0", "starts"), ("0", "ends"), ("7", "starts"), ("7", "ends")]
+    scalars = scalars_of(run)
+    assert [step for step, _ in scalars["loss/d"]] == list(range(8))
+    assert [step for step, _ in scalars["metric/colours_fid"]] == [1, 3, 5, 7]
+
+
+def test_only_the_last_five_checkpoints_stay_besides_the_permanent_ones(tmp_path):
+    train(tmp_path / "run", iteration=16, evaluate=False)
+    saved = {path.stem for path in (tmp_path / "run" / "checkpoint").glob("model-*.index")}
+    assert saved == {f"model-{i}" for i in (7, 9, 11, 13, 15)}
+
+
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [("no_gamma_cnn", (1, 2, 1)), ("diff_gamma_cnn", (2,)), ("no_gamma_resnet", (2,))],
+)
+def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, name, stops):
+    """Same weights, optimisers, u and moving averages, samples, metrics and summaries."""
+    whole = train(tmp_path / "whole", name, iteration=7)
+    for stop_after in stops:
+        with pytest.raises(InterruptedRunError):
+            train(tmp_path / "parts", name, stop_after, iteration=7)
+    parts = train(tmp_path / "parts", name, iteration=7)
+    for model in ("generator", "discriminator"):
+        states = [getattr(step, model) for step in (whole, parts)]
+        optimizers = [getattr(step.optimizers, model) for step in (whole, parts)]
+        for pair in (states, optimizers):
+            ours, theirs = (x.weights if hasattr(x, "weights") else x.variables for x in pair)
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=a.path)
+    for path in ("metrics.csv", "sample/global_id-5.png"):
+        assert (tmp_path / "whole" / path).read_bytes() == (tmp_path / "parts" / path).read_bytes()
+    assert scalars_of(tmp_path / "whole") == scalars_of(tmp_path / "parts")
+
+
+def test_what_was_written_after_the_last_checkpoint_is_not_repeated(tmp_path):
+    train(tmp_path / "whole", iteration=6)
+    train(tmp_path / "parts", iteration=6)
+    # As if it had been killed at the end, the checkpoint of iteration 3 being the last.
+    folder = tmp_path / "parts" / "checkpoint"
+    for path in folder.glob("model-5.*"):
+        path.unlink()
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model-3"\n')
+    train(tmp_path / "parts", iteration=6)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert scalars_of(whole) == scalars_of(parts)
+    assert (whole / "metrics.csv").read_bytes() == (parts / "metrics.csv").read_bytes()
+
+
+def test_chunks_change_nothing_and_nothing_is_traced_again():
+    variant = VARIANTS["no_gamma_cnn"]
+    settings = small_settings(variant)
+
+    def run(counts):
+        step = build_step(variant, settings, SEED)
+        pipeline = BatchPipeline(noise_source(8), settings, SEED)
+        iterations = CompiledIterations(tf.distribute.get_strategy(), step, pipeline, 2, 0)
+        rows = [row for count in counts for row in iterations.run(count)]
+        assert iterations._compiled.experimental_get_tracing_count() == 1
+        return rows
+
+    assert run([6]) == run([1, 2, 3]) == run([1] * 6)
+
+
+def test_divergence_stops_the_run_and_keeps_what_was_measured(tmp_path):
+    with pytest.raises(DivergedError, match=r"iteration 1: loss/d.* not finite.*model-0"):
+        train(tmp_path / "run", g_lr=1e38, save_checkpoint_freq=1, evaluate=False)
+    assert RunFolder(tmp_path / "run").state == "running"
+    assert [step for step, _ in scalars_of(tmp_path / "run")["loss/d"]] == [0, 1]
+
+
+def test_memory_is_logged_where_the_variant_says_so(tmp_path):
+    train(tmp_path / "run", "no_gamma_resnet", iteration=2, evaluate=False)
+    events = EventAccumulator(str(tmp_path / "run" / "checkpoint"))
+    events.Reload()
+    rss, peak = (events.Scalars(f"memory/{name}")[-1].value for name in ("rss", "peak_rss"))
+    assert 0.5 * 1024 * peak < rss < 1.5 * 1024 * peak
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    variant = VARIANTS["no_gamma_cnn"]
+    steps = [build_step(variant, small_settings(variant, width=w), SEED) for w in (2, 3)]
+    Checkpoints(tmp_path, generator=steps[0].generator).save(0, {})
+    with pytest.raises(UserError, match="model-0"):
+        Checkpoints(tmp_path, generator=steps[1].generator).restore()
