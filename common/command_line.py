@@ -41,7 +41,10 @@ def _define_flags(values):
     """All options; their help texts are the reference."""
     options = {"flag_values": values}
     flags.DEFINE_multi_string(
-        "only", [], "KEY=VALUE: run only the jobs in which it holds; may be repeated", **options
+        "only",
+        [],
+        "KEY=VALUE: run only the jobs in which it holds; may be repeated (one key: any of them)",
+        **options,
     )
     flags.DEFINE_multi_string(
         "set", [], "KEY=VALUE: replace a configuration key's value; may be repeated", **options
@@ -107,6 +110,8 @@ def _run(variant, config, folder, options):
     folders = _job_folders(folder, sweep)
     if options.dry_run:
         return _list_jobs(sweep, folders)
+    # What TensorFlow sees of the machine, and says of it, is settled when it is imported.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", _visible_devices(sweep))
     # TensorFlow prints pages about the CPU unless told not to before it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from common import jobs  # noqa: PLC0415
@@ -115,6 +120,11 @@ def _run(variant, config, folder, options):
     if options.demo and status == EXIT_OK:
         demo.print_table(sweep.jobs, folders)
     return status
+
+
+def _visible_devices(sweep):
+    device = sweep.scheduler.gpu[0]
+    return device if isinstance(device, str) else ",".join(device)
 
 
 def _job_folders(folder, sweep: Sweep):

@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import signal
+import tempfile
 
 from common.command_line import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from common.errors import UserError
 from common.metrics import InvalidSamplesError
-from common.training.errors import DivergedError, InterruptedRunError
-from common.training.run import train_job
+from common.training.devices import is_chief
+from common.training.errors import DivergedError, InterruptedRunError, WorkerLostError
+from common.training.run import Resources, check_job, train_job
 
 # That the generator makes NaN may show in its samples before it shows in a loss.
 _DIVERGENCE = (DivergedError, InvalidSamplesError)
@@ -33,29 +35,71 @@ def run_all(variant, sweep, folders, base, options):
     Raises:
         UserError: a folder, the data or the metrics are not as needed.
     """
-    for job, folder in zip(sweep.jobs, folders, strict=True):
-        folder.check(job.settings)
-    status = EXIT_OK
     device = _device_name(sweep.scheduler.gpu[0])
     with (
+        contextlib.ExitStack() as exits,
         _logging_to_console(),
-        _logging_to(base / sweep.scheduler.scheduler_log_file_path, _LOG),
         _stop_on_signals() as stop_requested,
     ):
-        for job, folder in zip(sweep.jobs, folders, strict=True):
-            if folder.state == "done":
-                _LOG.info("%s skips task %s: it is done", device, job.folder)
-                continue
+        if is_chief():
+            scheduler_log = base / sweep.scheduler.scheduler_log_file_path
+            exits.enter_context(_logging_to(scheduler_log, _LOG))
+        todo = _jobs_to_do(sweep, folders, device)
+        if not todo:
+            return EXIT_OK
+        resources = Resources(options, _device_count(sweep.scheduler.gpu[0]))
+        for job, _ in todo:
+            check_job(variant, job.settings, resources)
+        if not is_chief():
+            root = exits.enter_context(tempfile.TemporaryDirectory())
+            todo = [(job, folder.shadow(root)) for job, folder in todo]
+        elif sweep.scheduler.force_rerun:
+            todo = _setting_aside(todo)
+        statuses = set()
+        for job, folder in todo:
             if stop_requested():  # while the job before was in its last iteration
                 return EXIT_INTERRUPTED
-            try:
-                with folder.lock(), _logged_task(device, job.folder, folder.log_path):
-                    train_job(variant, job.settings, folder, options, stop_requested)
-            except InterruptedRunError:
-                return EXIT_INTERRUPTED
-            except _DIVERGENCE:
-                status = EXIT_FAILED
-    return status
+            status = _run_job(variant, job, folder, resources, device, stop_requested)
+            if status == EXIT_INTERRUPTED:
+                return status
+            statuses.add(status)
+    return max(statuses)
+
+
+def _setting_aside(todo):
+    """The same jobs, the old folder of each being set aside when its turn comes."""
+    for job, folder in todo:
+        folder.set_aside()
+        yield job, folder
+
+
+def _run_job(variant, job, folder, resources, device, stop_requested):  # noqa: PLR0917
+    """Trains one job; returns an exit status."""
+    try:
+        with folder.lock(), _logged_task(device, job.folder, folder.log_path):
+            train_job(variant, job.settings, folder, resources, stop_requested)
+    except InterruptedRunError:
+        return EXIT_INTERRUPTED
+    except (*_DIVERGENCE, WorkerLostError):
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _jobs_to_do(sweep, folders, device):
+    """`(job, folder)` of the jobs that are not done, whose folders can be used.
+
+    With `force_rerun` that is all of them: their folders are set aside when their turn comes.
+    """
+    if sweep.scheduler.force_rerun:
+        return list(zip(sweep.jobs, folders, strict=True))
+    todo = []
+    for job, folder in zip(sweep.jobs, folders, strict=True):
+        folder.check(job.settings)
+        if folder.state == "done":
+            _LOG.info("%s skips task %s: it is done", device, job.folder)
+        else:
+            todo.append((job, folder))
+    return todo
 
 
 @contextlib.contextmanager
@@ -69,7 +113,7 @@ def _logged_task(device, name, path):
             _LOG.info("%s stops task %s: %s", device, name, interruption)
             raise
         except Exception as error:
-            foreseen = isinstance(error, (DivergedError, UserError))
+            foreseen = isinstance(error, (DivergedError, UserError, WorkerLostError))
             _LOG.error("%s fails task %s: %s", device, name, error, exc_info=not foreseen)
             raise
         _LOG.info("%s finishes task %s", device, name)
@@ -77,6 +121,10 @@ def _logged_task(device, name, path):
 
 def _device_name(gpu):
     return f"gpu{gpu if isinstance(gpu, str) else ','.join(gpu)}"
+
+
+def _device_count(gpu):
+    return 1 if isinstance(gpu, str) else len(gpu)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -21,10 +22,12 @@ from common.errors import UserError
 from common.metrics import InvalidSamplesError
 from common.results.run_folder import RunFolder
 from common.results.times import record_time
+from common.training import run as training
 from common.training.errors import DivergedError, InterruptedRunError
 from tests.configuration.variants import NO_GAMMA, RESNET, SAME_GAMMA, VARIANTS, config_of
 
-VARIANT_FOLDER = Path(__file__).parents[1] / "no_gamma_cnn"
+ROOT = Path(__file__).parents[1]
+VARIANT_FOLDER = ROOT / "no_gamma_cnn"
 EVERY_OPTION = [
     "only",
     "set",
@@ -38,8 +41,15 @@ EVERY_OPTION = [
     "data_route",
     "help",
 ]
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 METRIC_COLUMNS = ("inception_score_mean", "inception_score_std", "fid")
 DATA = {"dataset": "cifar10"}
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    """What `main` sets in the environment is forgotten after each test."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
 
 
 # `python main.py`, without training
@@ -49,14 +59,16 @@ DATA = {"dataset": "cifar10"}
 def run(tmp_path):
     """Runs `python main.py` in the variant's folder, what it writes being in `tmp_path`."""
 
-    def run_main(*arguments, python=(), stdout=subprocess.PIPE):
+    def run_main(*arguments, python=(), stdout=subprocess.PIPE, env=None):
         places = [f"result_root_folder={tmp_path}", f"scheduler_log_file_path={tmp_path}/log"]
         # Should a mistake go unnoticed, the run must end for want of data, not begin a download.
         data = ["--data_route=archive", f"--data_dir={tmp_path}/data"]
         options = [*(f"--set={place}" for place in places), *data]
         command = [sys.executable, *python, "main.py", *options, *arguments]
         streams = {"stdout": stdout, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.run(command, cwd=VARIANT_FOLDER, check=False, timeout=100, **streams)
+        return subprocess.run(
+            command, cwd=VARIANT_FOLDER, check=False, timeout=100, env=env, **streams
+        )
 
     return run_main
 
@@ -112,6 +124,14 @@ def test_set_and_only_may_be_repeated(run):
     assert all("dataset-stl10" in folder and "iteration-7," in folder for folder in folders)
 
 
+def test_only_with_one_key_several_times_means_any_of_its_values(run):
+    runs = ["--only=run=0", "--only=run=4"]
+    *folders, counts = run("--dry_run", *runs, "--only=n_dis=5").stdout.splitlines()
+    # Of the 30 jobs with five D steps, two runs of five.
+    assert counts == "12 jobs, 12 distinct, 0 done"
+    assert all(re.search("n_dis-5,run-[04],", folder) for folder in folders)
+
+
 def test_a_reader_that_stops_early_is_no_error(run):
     # A pipe that is closed already is what `| head` ends up as.
     reading, writing = os.pipe()
@@ -136,7 +156,8 @@ def test_help_lists_all_options(run, option):
         (["--set", "nonsense"], ["--set 'nonsense'", "KEY=VALUE"]),
         (["--set", "foo=1"], ["'foo'"]),
         (["--set"], ["set"]),
-        (["--only", "dataset=nope"], ["--only dataset=nope"]),
+        (["--only", "dataset=nope"], ["dataset='nope'", "cifar10", "digits"]),
+        (["--only", "dataset=digits"], ["--only dataset=digits"]),
         (["--only=num_gpus=1"], ["no_gamma_cnn", "'num_gpus'"]),
         (["stray"], ["'stray'"]),
         (["--dry_run", "--", "--demo"], ["'--demo'"]),
@@ -150,7 +171,7 @@ def test_a_mistake_is_one_line_and_status_2(run, arguments, words):
 
 
 def test_bytes_that_are_not_utf8_are_a_mistake(run):
-    refused(run("--dry_run", b"--set=dataset=\xff"), "dataset-")
+    refused(run("--dry_run", b"--set=dataset=\xff"), r"dataset='\udcff'")
 
 
 @pytest.mark.parametrize("arguments", [["--dry_run"], []])
@@ -169,7 +190,7 @@ def test_results_of_the_original_are_refused(run, tmp_path, arguments):
         "metrics.csv",
         "worker.log",
     ]
-    assert list(tmp_path.iterdir()) == [folder]
+    assert {path.name for path in tmp_path.iterdir()} <= {folder.name, "log"}
 
 
 def test_an_unknown_metric_is_refused_before_any_job(tmp_path, capsys, monkeypatch):
@@ -208,10 +229,68 @@ def test_options_reach_the_runs(tmp_path, monkeypatch, arguments, expected):
     assert {key: getattr(options, key) for key in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("gpu", "arguments", "before", "after"),
+    [
+        (["0"], [], None, "0"),
+        (["12", "5"], [], None, "12"),
+        ([["2", "7"], "1"], [], None, "2,7"),
+        ([("4", "6")], ["--demo"], None, "4,6"),
+        (["0"], ["--set=gpu=5"], None, "5"),
+        (["3"], [], "1", "1"),
+        (["3"], [], "", ""),
+    ],
+)
+def test_the_first_entry_of_gpu_is_what_tensorflow_sees(  # noqa: PLR0917
+    tmp_path, monkeypatch, gpu, arguments, before, after
+):
+    environment = {} if before is None else {VISIBLE: before}
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(jobs, "run_all", lambda *_: 3)
+    config = config_of(scheduler={"gpu": gpu})
+    assert main(NO_GAMMA, config, tmp_path, ["main.py", *arguments]) == 3
+    assert environment[VISIBLE] == after
+
+
+def test_dry_run_leaves_the_environment_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", environment := {})
+    assert main(NO_GAMMA, config_of(), tmp_path, ["main.py", "--dry_run"]) == 0
+    assert environment == {}
+
+
+@pytest.mark.parametrize("demo_option", [[], ["--demo"]])
+def test_the_visible_devices_are_set_before_tensorflow_is_imported(run, tmp_path, demo_option):
+    (tmp_path / "tensorflow.py").write_text(
+        f"import os\nraise SystemExit('visible: ' + os.environ['{VISIBLE}'])\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != VISIBLE}
+    environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    result = run("--set=gpu=7", *demo_option, env=environment)
+    assert result.stderr == "visible: 7\n"
+
+
 def test_a_defect_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr("common.command_line.expand", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(NO_GAMMA, config_of(), tmp_path, ["main.py"])
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("no_gamma_cnn", "480 jobs, 450 distinct"),
+        ("same_gamma_cnn", "75 jobs, 75 distinct"),
+        ("diff_gamma_cnn", "75 jobs, 75 distinct"),
+        ("no_gamma_resnet", "24 jobs, 24 distinct"),
+    ],
+)
+def test_every_variant_lists_its_own_jobs(name, counts, tmp_path):
+    command = [sys.executable, "main.py", "--dry_run", f"--set=result_root_folder={tmp_path}"]
+    result = subprocess.run(command, cwd=ROOT / name, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == f"{counts}, 0 done"
+    command = [sys.executable, "main.py", "--help"]
+    result = subprocess.run(command, cwd=ROOT / name, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"{name}: python main.py [options]")
 
 
 def test_main_py_ends_with_the_status(tmp_path):
@@ -219,8 +298,8 @@ def test_main_py_ends_with_the_status(tmp_path):
         shutil.copy(VARIANT_FOLDER / name, tmp_path)
     command = [sys.executable, tmp_path / "main.py", "--dry_run"]
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    config = (tmp_path / "config.py").read_text()
-    (tmp_path / "config.py").write_text(config.replace('"gpu"', '"gpus"'))
+    with (tmp_path / "config.py").open("a") as config:
+        config.write('config["scheduler_config"] = {"gpus": ["0"]}\n')
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     refused(result, "scheduler_config key 'gpus'")
 
@@ -229,30 +308,61 @@ def test_main_py_ends_with_the_status(tmp_path):
 
 
 class Sweep:
-    """Three jobs, runs 0 to 2, below a folder; `run` runs them with training stubbed."""
+    """Three jobs, runs 0 to 2, below a folder; `run` runs them with training stubbed.
 
-    def __init__(self, base, monkeypatch, gpu=("0",)):
+    Attributes:
+        events: what the stubs were called for, in order: ("open", number of devices),
+            ("check", run) and ("train", run).
+    """
+
+    def __init__(self, base, monkeypatch, **scheduler):
         self.base = base
-        self.sweep = expand(NO_GAMMA, config_of({"run": range(3)}, scheduler={"gpu": list(gpu)}))
+        self.sweep = expand(NO_GAMMA, config_of({"run": range(3)}, scheduler=scheduler))
         root = results_folder(base, self.sweep.scheduler)
         self.names = [job.folder for job in self.sweep.jobs]
         self.folders = [RunFolder(root / name) for name in self.names]
         self._monkeypatch = monkeypatch
-        self.trained = []
+        self.events = []
 
-    def run(self, behaviour=lambda run, stop_requested: None):
-        """`behaviour(run, stop_requested)` stands for the training of that run."""
+    def run(self, behaviour=lambda run, stop_requested: None, check=lambda run: None):
+        """`behaviour(run, stop_requested)` stands for the training of that run.
 
-        def train(variant, settings, folder, options, stop_requested):
-            assert (variant, options) == (NO_GAMMA, "options")
+        `check(run)` stands for its check before any is trained.
+        """
+
+        def open_resources(options, device_count):
+            assert options == "options"
+            self.events.append(("open", device_count))
+            return "resources"
+
+        def check_one(variant, settings, resources):
+            assert (variant, resources) == (NO_GAMMA, "resources")
+            self.events.append(("check", settings.run))
+            check(settings.run)
+
+        def train(variant, settings, folder, resources, stop_requested):
+            assert (variant, resources) == (NO_GAMMA, "resources")
             folder.start(settings, DATA, {})
-            self.trained.append(settings.run)
+            self.events.append(("train", settings.run))
             logging.getLogger("common.training").info("training run %d", settings.run)
             behaviour(settings.run, stop_requested)
             folder.finish()
 
-        self._monkeypatch.setattr(jobs, "train_job", train)
+        stubs = {"Resources": open_resources, "check_job": check_one, "train_job": train}
+        for name, stub in stubs.items():
+            # Refuses, as the real one would, arguments that do not fit its signature.
+            checked = create_autospec(getattr(training, name), side_effect=stub)
+            self._monkeypatch.setattr(jobs, name, checked)
         return jobs.run_all(NO_GAMMA, self.sweep, self.folders, self.base, "options")
+
+    def begin(self, index, settings):
+        """Leaves what an interrupted job of these settings leaves in the folder."""
+        with self.folders[index].lock():
+            self.folders[index].start(settings, DATA, {})
+
+    @property
+    def trained(self):
+        return [run for event, run in self.events if event == "train"]
 
     @property
     def states(self):
@@ -275,7 +385,7 @@ def sweep(tmp_path, monkeypatch):
 
 
 def fail_with(error, at):
-    def behaviour(run, stop_requested):
+    def behaviour(run, stop_requested=None):
         del stop_requested
         if run == at:
             raise error
@@ -283,9 +393,19 @@ def fail_with(error, at):
     return behaviour
 
 
-def test_all_jobs_are_trained_in_order_and_logged_with_their_device(sweep):
+@pytest.fixture
+def rerun(tmp_path, monkeypatch):
+    """The sweep with `force_rerun`."""
+    return Sweep(tmp_path, monkeypatch, force_rerun=True)
+
+
+def test_all_jobs_are_checked_then_trained_in_order_and_logged_with_their_device(sweep):
     assert sweep.run() == 0
-    assert sweep.trained == [0, 1, 2]
+    assert sweep.events == [
+        ("open", 1),
+        *(("check", run) for run in range(3)),
+        *(("train", run) for run in range(3)),
+    ]
     assert sweep.states == ["done"] * 3
     assert sweep.log == [
         "INFO gpu0 receives task <0>",
@@ -297,22 +417,103 @@ def test_all_jobs_are_trained_in_order_and_logged_with_their_device(sweep):
     ]
 
 
-def test_several_devices_are_named_together(tmp_path, monkeypatch):
-    sweep = Sweep(tmp_path, monkeypatch, gpu=[["0", "1"]])
+@pytest.mark.parametrize(
+    ("gpu", "count", "name"),
+    [
+        (["0", "1"], 1, "gpu0"),
+        (["12"], 1, "gpu12"),
+        ([["3"], "1"], 1, "gpu3"),
+        ([["0", "1"]], 2, "gpu0,1"),
+        ([("4", "5", "6"), "0"], 3, "gpu4,5,6"),
+    ],
+)
+def test_the_first_entry_of_gpu_is_opened_and_named(tmp_path, monkeypatch, gpu, count, name):
+    sweep = Sweep(tmp_path, monkeypatch, gpu=gpu)
     sweep.run()
-    assert sweep.log[0] == "INFO gpu0,1 receives task <0>"
+    assert [event for event in sweep.events if event[0] == "open"] == [("open", count)]
+    assert sweep.log[0] == f"INFO {name} receives task <0>"
 
 
 def test_done_jobs_are_skipped_and_unfinished_ones_go_on(sweep):
-    for index, settings in enumerate(job.settings for job in sweep.sweep.jobs[:2]):
-        sweep.folders[index].path.mkdir(parents=True)
-        sweep.folders[index].start(settings, DATA, {})
+    for index in (0, 1):
+        sweep.begin(index, sweep.sweep.jobs[index].settings)
     sweep.folders[0].finish()
     assert sweep.run() == 0
-    assert sweep.trained == [1, 2]
+    assert sweep.events == [("open", 1), ("check", 1), ("check", 2), ("train", 1), ("train", 2)]
     assert sweep.log[:2] == ["INFO gpu0 skips task <0>: it is done", "INFO gpu0 receives task <1>"]
+
+
+def test_nothing_is_opened_when_all_jobs_are_done(sweep):
+    sweep.run()
+    sweep.events.clear()
     assert sweep.run() == 0
-    assert sweep.trained == [1, 2]
+    assert sweep.events == []
+    assert sweep.log[-3:] == [f"INFO gpu0 skips task <{run}>: it is done" for run in range(3)]
+
+
+@pytest.mark.parametrize("error", [UserError("no data"), ZeroDivisionError("oops")])
+def test_a_failing_check_of_the_last_job_means_that_no_job_is_trained(sweep, error):
+    with pytest.raises(type(error), match=str(error)):
+        sweep.run(check=fail_with(error, at=2))
+    assert sweep.events == [("open", 1), ("check", 0), ("check", 1), ("check", 2)]
+    assert sweep.states == ["new"] * 3
+
+
+def old_folders(sweep):
+    """`{name: state}` of the folders that were set aside, the jobs named as `<run>`."""
+    root = sweep.folders[0].path.parent
+    return {
+        f"<{run}>{path.name.removeprefix(name)}": RunFolder(path).state
+        for run, name in enumerate(sweep.names)
+        for path in root.glob(f"{name}.*")
+    }
+
+
+def test_a_forced_rerun_sets_the_old_folders_aside_and_starts_anew(rerun):
+    rerun.begin(1, rerun.sweep.jobs[1].settings)
+    assert rerun.run() == 0
+    assert old_folders(rerun) == {"<1>.old1": "running"}
+    assert rerun.run() == 0
+    assert rerun.trained == [0, 1, 2, 0, 1, 2]
+    assert rerun.states == ["done"] * 3
+    assert old_folders(rerun) == {
+        "<0>.old1": "done",
+        "<1>.old1": "running",
+        "<1>.old2": "done",
+        "<2>.old1": "done",
+    }
+    assert "receives" in rerun.folders[0].log_path.read_text()
+
+
+def test_a_forced_rerun_replaces_what_could_not_be_continued(rerun):
+    rerun.folders[0].checkpoints.mkdir(parents=True)  # the original's: no record
+    rerun.begin(1, rerun.sweep.jobs[2].settings)  # another configuration
+    assert rerun.run() == 0
+    assert rerun.states == ["done"] * 3
+    assert rerun.folders[0].path.with_name(f"{rerun.names[0]}.old1").is_dir()
+
+
+def test_a_forced_rerun_sets_nothing_aside_before_all_jobs_are_checked(rerun):
+    rerun.run()
+    with pytest.raises(UserError, match="no data"):
+        rerun.run(check=fail_with(UserError("no data"), at=2))
+    assert old_folders(rerun) == {}
+    assert rerun.states == ["done"] * 3
+
+
+def test_a_forced_rerun_that_ends_early_leaves_the_later_jobs_results_in_place(rerun):
+    rerun.run()
+    with pytest.raises(UserError, match="no space"):
+        rerun.run(fail_with(UserError("no space"), at=1))
+    assert rerun.states == ["done", "running", "done"]
+    assert old_folders(rerun) == {"<0>.old1": "done", "<1>.old1": "done"}
+
+
+def test_a_forced_rerun_leaves_a_job_that_another_process_runs(rerun):
+    rerun.begin(0, rerun.sweep.jobs[0].settings)
+    with rerun.folders[0].lock(), pytest.raises(UserError, match="another process"):
+        rerun.run()
+    assert (rerun.trained, rerun.states[0], old_folders(rerun)) == ([], "running", {})
 
 
 def test_each_worker_log_has_its_own_runs_messages_and_is_appended_to(sweep):
@@ -361,16 +562,14 @@ def test_a_folder_that_cannot_be_continued_is_found_before_any_training(sweep):
     sweep.folders[2].checkpoints.mkdir(parents=True)
     with pytest.raises(UserError, match=r"no run\.json"):
         sweep.run()
-    assert sweep.trained == []
-    assert not (sweep.base / "scheduler.log").exists()
+    assert sweep.events == []
 
 
 def test_another_configuration_is_found_before_any_training(sweep):
-    sweep.folders[2].path.mkdir(parents=True)
-    sweep.folders[2].start(sweep.sweep.jobs[1].settings, DATA, {})
+    sweep.begin(2, sweep.sweep.jobs[1].settings)
     with pytest.raises(UserError, match="run: 1 -> 2"):
         sweep.run()
-    assert sweep.trained == []
+    assert sweep.events == []
 
 
 def test_a_job_that_another_process_runs_is_not_touched(sweep):

@@ -9,6 +9,9 @@ from common.errors import UserError
 _REQUIRED = object()
 
 
+DATASET_NAMES = ("cifar10", "stl10", "celeba", "imagenet", "digits")
+
+
 def _key(doc, *, default=_REQUIRED, only=None, required=None, **checks):
     """A field with its checks.
 
@@ -53,7 +56,7 @@ class Settings:
     ours and have defaults that change nothing.
     """
 
-    dataset: str = _key("data set", default="imagenet", required=_is_cnn)
+    dataset: str = _key("data set", default="imagenet", required=_is_cnn, choices=DATASET_NAMES)
     iteration: int = _key("number of training iterations", minimum=1)
     run: int = _key("which repetition this is; part of the seed", minimum=0)
     g_lr: float = _key("learning rate of the generator", minimum=0)

@@ -80,7 +80,7 @@ def expand(variant, config, overrides=(), only=()):
         variant: the `Variant` it is for.
         config: the dictionary of `config.py`.
         overrides: `KEY=VALUE` texts that replace a key's value in every job (`--set`).
-        only: `KEY=VALUE` texts; jobs in which any of them does not hold are left out (`--only`).
+        only: `KEY=VALUE` texts; a job is left out if it has none of a key's values (`--only`).
 
     Returns:
         A `Sweep`.
@@ -99,7 +99,7 @@ def expand(variant, config, overrides=(), only=()):
     jobs = []
     for values in swept:
         settings = make_settings(variant, {**shared, **values})
-        if all(getattr(settings, name) == wanted for name, wanted in conditions):
+        if all(getattr(settings, name) in wanted for name, wanted in conditions.items()):
             jobs.append(Job(settings, folder_name(values, scheduler)))
     if not jobs:
         raise UserError(f"no job of the configuration matches --only {' --only '.join(only)}.")
@@ -212,10 +212,12 @@ def _parse_overrides(variant, overrides):
 
 
 def _parse_conditions(variant, only):
-    return [
-        (name, _parse_for(variant, name, value))
-        for name, value in (_split(text, "only") for text in only)
-    ]
+    """`{key: [values]}`: a key that is named several times may have any of the values."""
+    conditions = {}
+    for text in only:
+        name, value = _split(text, "only")
+        conditions.setdefault(name, []).append(_parse_for(variant, name, value))
+    return conditions
 
 
 def _parse_for(variant, name, value):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 from pathlib import Path
 
@@ -22,9 +23,10 @@ class RunFolder:
     Args:
         path: the folder; it need not exist.
         log_file: name of the run's log in it.
+        restore_from: folder of the checkpoint to go on from, if it is not the run's own.
     """
 
-    def __init__(self, path, log_file="worker.log"):
+    def __init__(self, path, log_file="worker.log", restore_from=None):
         self.path = Path(path)
         self.record_path = self.path / "run.json"
         self.log_path = self.path / log_file
@@ -32,6 +34,14 @@ class RunFolder:
         self.times_path = self.path / "time.txt"
         self.samples = self.path / "sample"
         self.checkpoints = self.path / "checkpoint"
+        self.restore_from = Path(restore_from or self.checkpoints)
+
+    def shadow(self, root):
+        """A folder below `root` for a process that trains the same run and leaves no results.
+
+        It starts from this run's checkpoint; several hosts train so, of which one writes.
+        """
+        return RunFolder(Path(root) / self.path.name, self.log_path.name, self.checkpoints)
 
     @property
     def state(self):
@@ -108,6 +118,22 @@ class RunFolder:
             )
         for folder in (self.samples, self.checkpoints):
             folder.mkdir(exist_ok=True)
+
+    def set_aside(self):
+        """Renames the folder, if there is one, to a name that is free; nothing is deleted.
+
+        Raises:
+            UserError: another process runs the job, or the folder cannot be renamed.
+        """
+        if not self.path.exists():
+            return
+        numbers = itertools.count(1)
+        names = (self.path.with_name(f"{self.path.name}.old{n}") for n in numbers)
+        try:
+            with self.lock():
+                self.path.rename(next(path for path in names if not path.exists()))
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be set aside: {error.strerror}.") from None
 
     def finish(self):
         """Records that the run is done."""

@@ -18,11 +18,13 @@ class Checkpoints:
 
     Args:
         folder: the run's checkpoint folder.
+        restore_from: the folder to restore from, by default the same.
         **trackables: models and optimisers, by name.
     """
 
-    def __init__(self, folder, **trackables):
+    def __init__(self, folder, restore_from=None, **trackables):
         self._folder = Path(folder)
+        self._restore_from = Path(restore_from or folder)
         self._progress = tf.Variable("", dtype=tf.string, trainable=False, name="progress")
         self._checkpoint = tf.train.Checkpoint(progress=self._progress, **trackables)
         self._recent = self._manager(self._folder, KEPT)
@@ -60,7 +62,7 @@ class Checkpoints:
         Raises:
             UserError: the checkpoint is damaged or of another network.
         """
-        newest = self.latest
+        newest = tf.train.latest_checkpoint(self._restore_from)
         if newest is None:
             return -1, {}
         try:

@@ -8,3 +8,7 @@ class InterruptedRunError(Exception):
 class DivergedError(Exception):
     """A loss or another logged value became NaN or infinite. Divergence is a result, too: what
     was measured up to then stays."""
+
+
+class WorkerLostError(Exception):
+    """Another host of a training on several was lost; the run goes on once all are started anew."""

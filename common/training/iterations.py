@@ -1,6 +1,9 @@
 """Whole iterations as one compiled function: several per call, nothing copied in between."""
 
+import keras
 import tensorflow as tf
+
+from common.training.errors import WorkerLostError
 
 
 class CompiledIterations:
@@ -23,6 +26,7 @@ class CompiledIterations:
         if step.variant.redraw_latents:
             self._latents = self._iterator(pipeline.generator_latents, first_iteration)
         self._tags = ()
+        self._is_multi_worker = strategy.extended._in_multi_worker_mode()
         self._compiled = tf.function(
             self._run, input_signature=[tf.TensorSpec((), tf.int32, "count")]
         )
@@ -37,18 +41,42 @@ class CompiledIterations:
 
         return iter(self._strategy.distribute_datasets_from_function(dataset))
 
+    @property
+    def common_limit(self):
+        """The most iterations per call that all workers agree on: they cannot each choose."""
+        return 1 if self._is_multi_worker else None
+
+    def any_worker(self, flag):
+        """Whether `flag` holds on any of the workers; each must ask after the same iteration."""
+        return bool(self._any(tf.constant(float(flag)))) if self._is_multi_worker else flag
+
+    def _any(self, flag):
+        votes = self._strategy.run(lambda: flag)
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None) > 0
+
     def run(self, count):
         """Trains the next `count` iterations.
 
         Returns:
             A list of `count` dictionaries `{tag: float}`, what each iteration logs; over several
             replicas, the means.
+
+        Raises:
+            WorkerLostError: of several hosts, another one has gone.
         """
-        values = self._compiled(tf.constant(count)).numpy()
+        try:
+            values = self._compiled(tf.constant(count)).numpy()
+        except tf.errors.OpError as error:
+            if not self._is_multi_worker:
+                raise
+            raise WorkerLostError(
+                "another worker was lost, or could not be reached: start all of them again, and "
+                f"training goes on from the last checkpoint. ({str(error).splitlines()[0]})"
+            ) from error
         return [dict(zip(self._tags, map(float, row), strict=True)) for row in values]
 
     def _run(self, count):
-        rows = tf.TensorArray(tf.float32, size=count)
+        rows = tf.TensorArray(keras.config.floatx(), size=count)
         for index in tf.range(count):
             if self._n_dis > 1:
                 for _ in tf.range(self._n_dis - 1):
@@ -69,4 +97,4 @@ class CompiledIterations:
     def _logged_step(self, *batches):
         scalars = self._step.last_steps(*batches)
         self._tags = tuple(scalars)
-        return tf.stack([tf.cast(value, tf.float32) for value in scalars.values()])
+        return tf.stack([tf.cast(value, keras.config.floatx()) for value in scalars.values()])

@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.metrics import Evaluator, open_network
 from common.networks import NETWORKS, Normalization
 from common.training.batches import BatchPipeline
+from common.training.devices import is_chief, open_strategy
 from common.training.randomness import derive_seed
 from common.training.step import Optimizers, TrainingStep
 from common.training.trainer import Trainer
@@ -42,14 +43,111 @@ class RunOptions:
     cache_dir: str | None = None
 
 
-def train_job(variant, settings, folder, options, stop_requested=lambda: False):
+class Resources:
+    """What jobs share: devices, data sets and the feature network, each opened once.
+
+    Args:
+        options: the `RunOptions`.
+        devices: number of devices that a job trains on.
+
+    Raises:
+        UserError: there are not as many devices.
+    """
+
+    def __init__(self, options, devices=1):
+        self._options = options
+        self.strategy = open_strategy(devices)
+        self._sources = {}
+        self._networks = {}
+        # TensorFlow's remapper fuses layers for inference; on training graphs it finds nothing to
+        # fuse and, as of 2.21, fails with an error on some of them.
+        tf.config.optimizer.set_experimental_options({"remapping": False})
+
+    def source(self, settings):
+        """The images that a job trains on, an `ImageSource`.
+
+        Raises:
+            UserError: they are missing or not as expected.
+        """
+        key = settings.dataset, settings.expected_images
+        if key not in self._sources:
+            name, expected = key
+            self._sources[key] = open_source(
+                name, self._options.data_dir, self._options.data_route, expected
+            )
+        return self._sources[key]
+
+    def feature_network(self, settings):
+        """The network behind a job's metrics, or None for a job without.
+
+        Raises:
+            UserError: it is missing or unusable.
+        """
+        if not self._options.metrics:
+            return None
+        default = "digits" if settings.dataset == "digits" else "inception"
+        name = self._options.feature_network or default
+        if name not in self._networks:
+            self._networks[name] = open_network(
+                name,
+                inception_path=self._options.inception_path,
+                cache_dir=self._options.cache_dir,
+            )
+        return self._networks[name]
+
+    def evaluator(self, settings, root_seed):
+        """The `Evaluator` of a job, the real images' statistics being ready, or None."""
+        network = self.feature_network(settings)
+        if network is None or not is_chief():
+            return None
+        evaluator = Evaluator(
+            network,
+            self.source(settings),
+            run_seed=root_seed,
+            is_samples=settings.is_samples,
+            fid_samples=settings.fid_samples,
+            fid_real=settings.fid_real,
+            cache_dir=self._options.cache_dir,
+            metrics=self._options.metrics,
+        )
+        evaluator.prepare()
+        return evaluator
+
+
+def check_job(variant, settings, resources):
+    """Finds what would keep a job from starting, before any job is trained.
+
+    Raises:
+        UserError: data or network are missing, or the configuration does not fit them.
+    """
+    source = resources.source(settings)
+    size = NETWORKS[variant.network].IMAGE_SIZE_PER_MG * settings.mg
+    if tuple(source.image_shape) != (size, size, 3):
+        raise UserError(
+            f"mg={settings.mg} gives images of {size}x{size}, and {settings.dataset} has images of "
+            f"shape {tuple(source.image_shape)}: set mg to match."
+        )
+    replicas = resources.strategy.num_replicas_in_sync
+    for name in ("batch_size", "d_batch_size", "g_batch_size"):
+        batch = getattr(settings, name)
+        if batch is not None and batch % replicas:
+            raise UserError(f"{name}={batch} cannot be split equally among {replicas} devices.")
+    if settings.num_gpus not in (None, replicas):
+        raise UserError(
+            f"num_gpus={settings.num_gpus}, and the job's entry of `gpu` in config.py names "
+            f"{replicas} device(s): make them agree."
+        )
+    resources.feature_network(settings)
+
+
+def train_job(variant, settings, folder, resources, stop_requested=lambda: False):
     """Trains a job to its end, in its folder, going on from its last checkpoint.
 
     Args:
         variant: the `Variant`.
-        settings: the job's `Settings`.
+        settings: the job's `Settings`, checked.
         folder: its `RunFolder`, locked by the caller.
-        options: the `RunOptions`.
+        resources: the `Resources`.
         stop_requested: see `Trainer.train`.
 
     Raises:
@@ -57,29 +155,21 @@ def train_job(variant, settings, folder, options, stop_requested=lambda: False):
         InterruptedRunError, DivergedError: see `Trainer.train`.
     """
     keras.backend.clear_session()
-    # TensorFlow's remapper fuses layers for inference; on training graphs it finds nothing to fuse
-    # and, as of 2.21, fails with an error on some of them.
-    tf.config.optimizer.set_experimental_options({"remapping": False})
-    folder.check(settings)
     root_seed = derive_seed(settings.seed, settings.run)
-    source = open_source(
-        settings.dataset, options.data_dir, options.data_route, settings.expected_images
-    )
-    _check_image_size(variant, settings, source)
-    evaluator = _open_evaluator(settings, options, source, root_seed)
+    source = resources.source(settings)
     folder.start(settings, source.record, describe_environment())
-    strategy = tf.distribute.get_strategy()
-    with strategy.scope():
+    evaluator = resources.evaluator(settings, root_seed)
+    with resources.strategy.scope():
         step = build_step(variant, settings, root_seed)
-    trainer = Trainer(
-        settings,
-        folder,
-        strategy=strategy,
-        step=step,
-        pipeline=BatchPipeline(source, settings, root_seed),
-        root_seed=root_seed,
-        evaluator=evaluator,
-    )
+        trainer = Trainer(
+            settings,
+            folder,
+            strategy=resources.strategy,
+            step=step,
+            pipeline=BatchPipeline(source, settings, root_seed),
+            root_seed=root_seed,
+            evaluator=evaluator,
+        )
     trainer.train(stop_requested)
     folder.finish()
 
@@ -96,38 +186,6 @@ def build_step(variant, settings, root_seed):
         Optimizers.adam(settings),
         settings.d_gp_coe,
     )
-
-
-def _check_image_size(variant, settings, source):
-    size = NETWORKS[variant.network].IMAGE_SIZE_PER_MG * settings.mg
-    if tuple(source.image_shape) != (size, size, 3):
-        raise UserError(
-            f"mg={settings.mg} gives images of {size}x{size}, and {settings.dataset} has images of "
-            f"shape {tuple(source.image_shape)}: set mg to match."
-        )
-
-
-def _open_evaluator(settings, options, source, root_seed):
-    if not options.metrics:
-        return None
-    default = "digits" if settings.dataset == "digits" else "inception"
-    network = open_network(
-        options.feature_network or default,
-        inception_path=options.inception_path,
-        cache_dir=options.cache_dir,
-    )
-    evaluator = Evaluator(
-        network,
-        source,
-        run_seed=root_seed,
-        is_samples=settings.is_samples,
-        fid_samples=settings.fid_samples,
-        fid_real=settings.fid_real,
-        cache_dir=options.cache_dir,
-        metrics=options.metrics,
-    )
-    evaluator.prepare()
-    return evaluator
 
 
 def describe_environment():

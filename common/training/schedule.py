@@ -19,14 +19,15 @@ class ChunkPlanner:
 
     Args:
         ends_at: `f(global_id) -> bool`, whether the chunk must end after that iteration.
+        longest: the most iterations that a chunk may have, None for as many as take a second.
         seconds: about how long a chunk may last.
     """
 
-    def __init__(self, ends_at, seconds=1.0):
+    def __init__(self, ends_at, longest=None, seconds=1.0):
         self._ends_at = ends_at
+        self._longest = longest or float("inf")
         self._seconds = seconds
         self._limit = 1
-        self._started = None
 
     def chunks(self, first, stop):
         """Yields `(first, last)` ids of chunks that cover `[first, stop)`, timing each."""
@@ -43,6 +44,6 @@ class ChunkPlanner:
         if count < self._limit:
             return  # cut short by something due, whose own duration was measured too
         if seconds < self._seconds / 2:
-            self._limit *= 2
+            self._limit = min(2 * self._limit, self._longest)
         elif seconds > self._seconds:
             self._limit = max(1, self._limit // 2)

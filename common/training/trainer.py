@@ -54,6 +54,7 @@ class Trainer:
         self._table = MetricsTable(folder.metrics_path, columns) if evaluator else None
         self._checkpoints = Checkpoints(
             folder.checkpoints,
+            folder.restore_from,
             generator=step.generator,
             discriminator=step.discriminator,
             generator_optimizer=step.optimizers.generator,
@@ -78,14 +79,14 @@ class Trainer:
         )
         try:
             with self._progress_bar(done) as bar:
-                planner = ChunkPlanner(self._chunk_ends_at)
+                planner = ChunkPlanner(self._chunk_ends_at, iterations.common_limit)
                 for first, last in planner.chunks(done + 1, settings.iteration):
                     if is_timed(first, settings.iteration):
                         record_time(self._folder.times_path, first, "starts")
                     self._log(first, iterations.run(last - first + 1))
                     self._after(last)
                     bar.update(last - first + 1)
-                    if stop_requested() and last + 1 < settings.iteration:
+                    if iterations.any_worker(stop_requested()) and last + 1 < settings.iteration:
                         self._stop(last)
         finally:
             self._events.close()

@@ -2,12 +2,21 @@
 
 import dataclasses
 import math
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.configuration.settings import FIELDS, check_value, keys_of, make_settings, parse_value
+from common.configuration.settings import (
+    DATASET_NAMES,
+    FIELDS,
+    check_value,
+    keys_of,
+    make_settings,
+    parse_value,
+)
+from common.data import DATASETS
 from common.errors import UserError
 from tests.configuration.variants import (
     DIFF_GAMMA,
@@ -140,6 +149,8 @@ OUT_OF_RANGE = [
     ("extra_checkpoint_freq", -5),
     ("sn_mode", "sn"),
     ("sn_mode", "BSSN"),
+    ("dataset", "CIFAR10"),
+    ("dataset", ""),
     ("seed", -1),
     ("width", 0),
     ("expected_images", 0),
@@ -178,6 +189,18 @@ def test_a_value_out_of_range_is_refused(key, value):
 )
 def test_a_value_at_its_bound_is_accepted(key, value):
     assert getattr(make_settings(NO_GAMMA, {**JOB, key: value}), key) == value
+
+
+def test_the_data_sets_are_those_of_the_paper_and_the_digits_for_every_variant():
+    assert DATASET_NAMES == ("cifar10", "stl10", "celeba", "imagenet", "digits")
+    assert set(DATASETS) <= set(DATASET_NAMES)
+    for (variant, job), name in product(COMPLETE, DATASET_NAMES):
+        assert make_settings(variant, {**job, "dataset": name}).dataset == name
+
+
+@pytest.mark.parametrize(("variant", "job"), COMPLETE)
+def test_an_unknown_data_set_is_refused_and_the_known_ones_are_named(variant, job):
+    refused(variant, {**job, "dataset": "mnist"}, "dataset='mnist'", *DATASET_NAMES)
 
 
 def test_keys_beyond_the_original_change_nothing_by_default():
@@ -238,6 +261,7 @@ def test_text_is_typed_as_its_key_is(key, text, value):
         ("scale", "1e999"),
         ("restore", "yes"),
         ("sn_mode", "sn"),
+        ("dataset", "cifar"),
     ],
 )
 def test_text_that_is_not_of_its_keys_type_is_refused(key, text):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.configuration.settings import keys_of
+from common.configuration.settings import FIELDS, keys_of
 from common.configuration.sweep import SchedulerConfig, expand, folder_name, results_folder
 from common.errors import UserError
 from tests.configuration.variants import (
@@ -113,6 +113,7 @@ def test_a_configuration_of_global_keys_with_one_swept_key():
         ({"global_config": {**GLOBAL, "foo": 1}}, ["unknown configuration key 'foo'"]),
         ({"global_config": {**GLOBAL, "d_gp_coe": 1}}, ["no_gamma_cnn has no key 'd_gp_coe'"]),
         ({"global_config": {**GLOBAL, "batch_size": "64"}}, ["batch_size='64'", "int"]),
+        ({"global_config": {**GLOBAL, "dataset": "a/b"}, "test_config": []}, ["dataset='a/b'"]),
         ({"global_config": {"batch_size": 64}}, ["lacks", "vis_freq", "latent_dim"]),
     ],
 )
@@ -234,6 +235,7 @@ def test_set_reaches_every_scheduler_key(text, value):
         ("d_gp_coe=1", ["no_gamma_cnn has no key 'd_gp_coe'"]),
         ("run=one", ["run='one'", "int"]),
         ("run=-1", ["run=-1", "at least 0"]),
+        ("dataset=../x", ["dataset='../x'", "cifar10", "digits"]),
         ("scale=0", ["scale=0.0", "above 0"]),
         ("gpu=", ["gpu=[]"]),
         ("force_rerun=maybe", ["force_rerun='maybe'", "bool"]),
@@ -256,6 +258,14 @@ def test_only_selects_by_typed_value():
     assert sweep.count == 1
 
 
+def test_only_with_one_key_several_times_means_any_of_its_values():
+    config = config_of({"scale": [0.9, 1.0, 1.2], "run": range(3)})
+    sweep = expand(NO_GAMMA, config, only=["run=2", "scale=0.9", "run=0", "scale=1.2"])
+    assert values_of(sweep, "scale", "run") == [(0.9, 0), (1.2, 0), (0.9, 2), (1.2, 2)]
+    assert expand(NO_GAMMA, config, only=["run=1", "run=7", "run=1"]).count == 3
+    refused(config, "no job", "--only run=0 --only scale=7", only=["run=0", "scale=7"])
+
+
 def test_only_may_name_a_global_key_and_sees_what_set_says():
     config = config_of({"run": range(2)})
     assert expand(NO_GAMMA, config, only=["batch_size=64"]).count == 2
@@ -271,8 +281,10 @@ def test_only_may_name_a_global_key_and_sees_what_set_says():
         (["num_gpus=1"], ["no_gamma_cnn has no key 'num_gpus'"]),
         (["gpu=0"], ["unknown configuration key 'gpu'"]),
         (["scale=one"], ["scale='one'"]),
-        (["dataset=nope"], ["no job", "--only dataset=nope"]),
-        (["run=0", "run=1"], ["no job", "--only run=0 --only run=1"]),
+        (["dataset=nope"], ["dataset='nope'", "cifar10"]),
+        (["dataset=stl10"], ["no job", "--only dataset=stl10"]),
+        (["run=7", "run=8"], ["no job", "--only run=7 --only run=8"]),
+        (["run=0", "run=one"], ["run='one'"]),
     ],
 )
 def test_a_wrong_only_is_refused(only, words):
@@ -306,9 +318,22 @@ def test_the_scheduler_section_changes_the_name():
     assert folder_name(values, scheduler) == "dataset=cf;teraton=400;"
 
 
-@pytest.mark.parametrize("dataset", ["a/b", "../x", "a\nb", "a\0b", "\udcff", "\x1b[0m"])
-def test_a_value_that_no_folder_can_be_named_after_is_refused(dataset):
-    refused(config_of({"dataset": [dataset]}), "cannot be a folder's name")
+@pytest.mark.parametrize("value", ["a/b", "../x", "a\nb", "a\0b", "\udcff", "\x1b[0m"])
+def test_a_value_that_no_folder_can_be_named_after_is_refused(value):
+    with pytest.raises(UserError, match="cannot be a folder's name"):
+        folder_name({"run": 0, "dataset": value}, SCHEDULER)
+
+
+@pytest.mark.parametrize("key", [key for key in keys_of(NO_GAMMA) if FIELDS[key].type is str])
+@pytest.mark.parametrize("value", ["a/b", "..", "a\nb"])
+def test_no_swept_key_takes_any_text(key, value):
+    refused(config_of({key: [value]}), f"{key}={value!r}", "one of")
+
+
+@pytest.mark.parametrize("separator", ["/", "\n", "\0"])
+def test_a_separator_that_no_folder_can_be_named_with_is_refused(separator):
+    scheduler = {"test_config_string_separator": separator}
+    refused(config_of(scheduler=scheduler), "cannot be a folder's name")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/"])

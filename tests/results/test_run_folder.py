@@ -218,6 +218,61 @@ def test_a_record_or_folder_of_the_wrong_kind_is_refused(folder, tmp_path):
     refused(lambda: RunFolder(tmp_path / "plain").state, "plain", "cannot be read")
 
 
+# Setting aside
+
+
+def contents(path):
+    return {str(p.relative_to(path)): p.is_file() and p.read_bytes() for p in path.rglob("*")}
+
+
+def test_a_folder_that_is_set_aside_is_new_and_its_files_are_all_kept(started):
+    started.metrics_path.write_text("rows")
+    (started.samples / "global_id-199.png").write_text("picture")
+    before = contents(started.path)
+    started.set_aside()
+    assert contents(started.path.with_name("run-0,.old1")) == before
+    assert not started.path.exists()
+    assert started.state == "new"
+
+
+def test_a_folder_is_set_aside_under_the_first_free_name(folder):
+    folder.path.mkdir(parents=True)
+    folder.path.with_name("run-0,.old2").write_text("a file of the user")
+    for content in ("first", "second", "third"):
+        folder.path.mkdir(exist_ok=True)
+        folder.metrics_path.write_text(content)
+        folder.set_aside()
+    kept = {path.parent.name: path.read_text() for path in folder.path.parent.glob("*/*.csv")}
+    assert kept == {"run-0,.old1": "first", "run-0,.old3": "second", "run-0,.old4": "third"}
+    assert folder.path.with_name("run-0,.old2").read_text() == "a file of the user"
+
+
+def test_where_there_is_no_folder_none_is_set_aside(folder, tmp_path):
+    folder.set_aside()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"not JSON", None])
+def test_what_cannot_be_continued_can_be_set_aside(started, content):
+    if content is None:
+        started.record_path.unlink()
+    else:
+        started.record_path.write_bytes(content)
+    started.set_aside()
+    assert started.state == "new"
+
+
+def test_what_cannot_be_set_aside_is_refused_and_stays(tmp_path):
+    longest = RunFolder(tmp_path / ("x" * 255))
+    longest.checkpoints.mkdir(parents=True)
+    plain = RunFolder(tmp_path / "plain")
+    plain.path.write_text("x")
+    for folder in (longest, plain):
+        refused(folder.set_aside, folder.path, "cannot be set aside")
+    assert {path.name for path in tmp_path.iterdir()} == {"x" * 255, "plain"}
+    assert longest.checkpoints.is_dir()
+
+
 # The lock
 
 HOLD = """
@@ -249,6 +304,12 @@ def test_a_second_process_is_kept_out_until_the_first_ends(folder, other_process
     refused(lambda: lock_once(folder), folder.path, "another process")
     other_process.communicate()
     lock_once(folder)
+
+
+@pytest.mark.usefixtures("other_process")
+def test_a_folder_in_which_another_process_trains_is_not_set_aside(folder):
+    refused(folder.set_aside, folder.path, "another process")
+    assert list(folder.path.parent.iterdir()) == [folder.path]
 
 
 def test_a_killed_process_holds_no_lock(folder, other_process):

@@ -22,7 +22,7 @@ VARIANTS = {
 }
 
 _VALUES = {
-    "dataset": "noise",
+    "dataset": "digits",
     "iteration": 4,
     "run": 0,
     "g_lr": 1e-3,

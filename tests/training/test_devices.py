@@ -1,0 +1,91 @@
+"""Training on several devices: the numbers of one device, or of an oracle on one."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common.errors import UserError
+from common.training import devices
+from common.training.batches import BatchPipeline
+from common.training.run import build_step
+from tests.training.small import VARIANTS, noise_source, small_settings
+from tests.training.straightforward import StraightforwardStep
+from tests.training.train_on_devices import BATCH_SEED, ITERATIONS, STEP_SEED
+
+
+def train(folder, name, count, mode):
+    output = folder / f"{name}-{count}-{mode}.npz"
+    module = "tests.training.train_on_devices"
+    subprocess.run(
+        [sys.executable, "-m", module, name, str(count), mode, output], check=True, timeout=300
+    )
+    with np.load(output) as results:
+        return dict(results)
+
+
+def is_comparable(name):
+    """Extremes are over a replica's images, not the batch's, and then averaged."""
+    return not name.startswith(("d/min_", "d/max_"))
+
+
+@pytest.mark.parametrize("name", ["no_gamma_cnn", "diff_gamma_cnn"])
+def test_two_devices_train_as_one(tmp_path, name):
+    """Five iterations, the same global batch, batch norm in inference mode."""
+    one, two = (train(tmp_path, name, count, "frozen") for count in (1, 2))
+    assert one.keys() == two.keys()
+    for key in filter(is_comparable, one):
+        np.testing.assert_allclose(two[key], one[key], rtol=1e-9, atol=1e-9, err_msg=key)
+
+
+class TwoHalves(StraightforwardStep):
+    """One device that normalises each half of a batch by its own statistics."""
+
+    def generate(self, latents, *, advance):
+        first, second = tf.split(latents, 2)
+        # The first replica's statistics reach the moving averages.
+        parts = [super().generate(first, advance=advance), super().generate(second, advance=False)]
+        return tf.concat(parts, 0)
+
+
+@pytest.mark.parametrize("name", ["same_gamma_cnn", "no_gamma_resnet"])
+def test_each_device_normalises_by_its_own_statistics(tmp_path, name, float64):
+    del float64
+    variant = VARIANTS[name]
+    settings = small_settings(variant)
+    step = build_step(variant, settings, STEP_SEED)
+    oracle = TwoHalves(variant, step.generator, step.discriminator, settings)
+    pipeline = BatchPipeline(noise_source(step.generator.output_shape[1]), settings, BATCH_SEED)
+    batches, redrawn = iter(pipeline.discriminator_batches(0)), iter(pipeline.generator_latents(0))
+    for _ in range(ITERATIONS):
+        for _ in range(settings.n_dis):
+            batch = next(batches)
+            oracle.discriminator_step(batch)
+        oracle.generator_step(next(redrawn) if variant.redraw_latents else batch.latents)
+    results = train(tmp_path, name, 2, "training")
+    for model in (step.generator, step.discriminator):
+        for variable in model.weights:
+            key = f"{model.name}/{variable.path}"
+            np.testing.assert_allclose(
+                results[key], variable, rtol=1e-5, atol=1e-7, err_msg=variable.path
+            )
+
+
+def test_one_device_needs_no_strategy():
+    assert devices.open_strategy(1) is tf.distribute.get_strategy()
+
+
+def test_more_gpus_than_there_are_is_an_error(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, on: None)
+    with pytest.raises(UserError, match=r"names 2 devices .* sees 1"):
+        devices.open_strategy(2)
+
+
+def test_devices_that_come_too_late_are_a_defect_and_say_so():
+    keras.ops.zeros(1)
+    with pytest.raises(RuntimeError, match="before any other use"):
+        devices.open_strategy(7)
