@@ -6,12 +6,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
-from tests.replay_golden import set_floatx
+from common.training.run import set_precision
 
 
 @pytest.fixture
 def float64():
     """Runs the test with Keras' floatx set to float64."""
-    set_floatx("float64")
+    set_precision("float64")
     yield
-    set_floatx("float32")
+    set_precision("float32")

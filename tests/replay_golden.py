@@ -20,6 +20,7 @@ import tensorflow as tf
 from common.layers import BatchNorm, Gamma, SpectralNormalized
 from common.networks import NETWORKS, Normalization
 from common.networks.blocks import summary_index
+from common.training.run import set_precision
 from common.training.step import DiscriminatorBatch, Optimizers, TrainingStep
 
 LIMIT = 1e-6
@@ -209,18 +210,11 @@ class Replay:
 def replay(path):
     """Replays one file in float64. Returns `{place: deviation}` of every recorded number."""
     floatx = keras.config.floatx()
-    set_floatx("float64")
+    set_precision("float64")
     try:
         return Replay(json.loads(Path(path).read_text())).run()
     finally:
-        set_floatx(floatx)
-
-
-def set_floatx(dtype):
-    """Makes Keras work in `dtype`, "float32" or "float64"."""
-    # The default policy, once it was asked for, does not follow floatx.
-    keras.config.set_floatx(dtype)
-    keras.config.set_dtype_policy(dtype)
+        set_precision(floatx)
 
 
 def main(paths):

@@ -87,6 +87,12 @@ class Settings:
     # Beyond the original.
     seed: int = _key("with `run`, determines everything random", default=0, minimum=0)
     width: int = _key("channels of the narrowest layer; the paper's is 64", default=64, minimum=1)
+    precision: str = _key(
+        "dtype policy of the networks; normalisation, losses and metrics stay in float32",
+        default="float32",
+        choices=("float32", "float64", "mixed_float16", "mixed_bfloat16"),
+    )
+    jit_compile: bool = _key("compile the steps by XLA (one device only)", default=False)
     expected_images: int = _key("size of the data set, for a subset", default=None, minimum=1)
     is_samples: int = _key("samples for the Inception Score", default=50_000, minimum=10)
     fid_samples: int = _key("of these, samples for the FID", default=10_000, minimum=2)

@@ -15,12 +15,14 @@ class CompiledIterations:
         pipeline: the `BatchPipeline`.
         n_dis: discriminator steps per iteration.
         first_iteration: id of the first iteration to run; the others follow in order.
+        jit_compile: whether XLA compiles the steps; for a strategy of one device.
     """
 
-    def __init__(self, strategy, step, pipeline, n_dis, first_iteration):
+    def __init__(self, strategy, step, pipeline, n_dis, first_iteration, *, jit_compile=False):
         self._strategy = strategy
         self._step = step
         self._n_dis = n_dis
+        self._jit_compile = jit_compile
         self._batches = self._iterator(pipeline.discriminator_batches, first_iteration)
         self._latents = None
         if step.variant.redraw_latents:
@@ -48,11 +50,25 @@ class CompiledIterations:
 
     def any_worker(self, flag):
         """Whether `flag` holds on any of the workers; each must ask after the same iteration."""
-        return bool(self._any(tf.constant(float(flag)))) if self._is_multi_worker else flag
+        if not self._is_multi_worker:
+            return flag
+        return self._with_all_workers(lambda: bool(self._any(tf.constant(float(flag)))))
 
     def _any(self, flag):
         votes = self._strategy.run(lambda: flag)
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None) > 0
+
+    def _with_all_workers(self, call):
+        """What `call()` returns, the loss of another worker being told from other errors."""
+        try:
+            return call()
+        except tf.errors.OpError as error:
+            if not self._is_multi_worker:
+                raise
+            raise WorkerLostError(
+                "another worker was lost, or could not be reached: start all of them again, and "
+                f"training goes on from the last checkpoint. ({str(error).splitlines()[0]})"
+            ) from error
 
     def run(self, count):
         """Trains the next `count` iterations.
@@ -64,15 +80,7 @@ class CompiledIterations:
         Raises:
             WorkerLostError: of several hosts, another one has gone.
         """
-        try:
-            values = self._compiled(tf.constant(count)).numpy()
-        except tf.errors.OpError as error:
-            if not self._is_multi_worker:
-                raise
-            raise WorkerLostError(
-                "another worker was lost, or could not be reached: start all of them again, and "
-                f"training goes on from the last checkpoint. ({str(error).splitlines()[0]})"
-            ) from error
+        values = self._with_all_workers(lambda: self._compiled(tf.constant(count)).numpy())
         return [dict(zip(self._tags, map(float, row), strict=True)) for row in values]
 
     def _run(self, count):
@@ -91,7 +99,10 @@ class CompiledIterations:
 
     def _on_replicas(self, function, *batches):
         # The steps have no control flow for AutoGraph, which would take seconds to find that out.
-        function = tf.autograph.experimental.do_not_convert(function)
+        if self._jit_compile:
+            function = tf.function(function, jit_compile=True, autograph=False)
+        else:
+            function = tf.autograph.experimental.do_not_convert(function)
         return self._strategy.run(function, batches)
 
     def _logged_step(self, *batches):

@@ -132,6 +132,8 @@ def check_job(variant, settings, resources):
         batch = getattr(settings, name)
         if batch is not None and batch % replicas:
             raise UserError(f"{name}={batch} cannot be split equally among {replicas} devices.")
+    if settings.jit_compile and replicas > 1:
+        raise UserError(f"jit_compile=True is for one device, and the job has {replicas}.")
     if settings.num_gpus not in (None, replicas):
         raise UserError(
             f"num_gpus={settings.num_gpus}, and the job's entry of `gpu` in config.py names "
@@ -155,23 +157,31 @@ def train_job(variant, settings, folder, resources, stop_requested=lambda: False
         InterruptedRunError, DivergedError: see `Trainer.train`.
     """
     keras.backend.clear_session()
+    set_precision(settings.precision)
     root_seed = derive_seed(settings.seed, settings.run)
     source = resources.source(settings)
     folder.start(settings, source.record, describe_environment())
     evaluator = resources.evaluator(settings, root_seed)
     with resources.strategy.scope():
         step = build_step(variant, settings, root_seed)
-        trainer = Trainer(
-            settings,
-            folder,
-            strategy=resources.strategy,
-            step=step,
-            pipeline=BatchPipeline(source, settings, root_seed),
-            root_seed=root_seed,
-            evaluator=evaluator,
-        )
+    trainer = Trainer(
+        settings,
+        folder,
+        strategy=resources.strategy,
+        step=step,
+        pipeline=BatchPipeline(source, settings, root_seed),
+        root_seed=root_seed,
+        evaluator=evaluator,
+    )
     trainer.train(stop_requested)
     folder.finish()
+
+
+def set_precision(policy):
+    """Makes Keras build by a dtype policy: "float32", "float64" or a mixed one."""
+    # The default policy, once it was asked for, does not follow floatx.
+    keras.config.set_floatx("float64" if policy == "float64" else "float32")
+    keras.config.set_dtype_policy(policy)
 
 
 def build_step(variant, settings, root_seed):

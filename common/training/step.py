@@ -37,16 +37,17 @@ class Optimizers:
 
     @classmethod
     def adam(cls, settings):
-        """From `g_lr`, `g_beta1`, `g_beta2`, `d_lr`, `d_beta1` and `d_beta2` of the settings."""
-        return cls(
-            *(
-                Adam(lr, beta1, beta2, name=name)
-                for lr, beta1, beta2, name in (
-                    (settings.g_lr, settings.g_beta1, settings.g_beta2, "generator_adam"),
-                    (settings.d_lr, settings.d_beta1, settings.d_beta2, "discriminator_adam"),
-                )
-            )
-        )
+        """From `g_lr`, `g_beta1`, `g_beta2`, `d_lr`, `d_beta1` and `d_beta2` of the settings.
+
+        Where Keras' default dtype policy computes in float16, losses are scaled.
+        """
+        optimizers = [
+            Adam(settings.g_lr, settings.g_beta1, settings.g_beta2, name="generator_adam"),
+            Adam(settings.d_lr, settings.d_beta1, settings.d_beta2, name="discriminator_adam"),
+        ]
+        if keras.config.dtype_policy().compute_dtype == "float16":
+            optimizers = [keras.optimizers.LossScaleOptimizer(x, name=x.name) for x in optimizers]
+        return cls(*optimizers)
 
 
 class TrainingStep:
@@ -127,8 +128,9 @@ class TrainingStep:
     def _update_generator(self, fake, tape):
         with tf.GradientTape() as discriminator_tape:
             discriminator_tape.watch(fake)
-            loss = generator_loss(self.discriminator(fake, training=True))
-        by_images = discriminator_tape.gradient(loss, fake)
+            loss = generator_loss(_full_precision(self.discriminator(fake, training=True)))
+            scaled_loss = self.optimizers.generator.scale_loss(loss)
+        by_images = discriminator_tape.gradient(scaled_loss, fake)
         gradients = tape.gradient(fake, self._variables(self.generator), by_images)
         self._apply(self.optimizers.generator, gradients, self.generator)
         return {"loss/g/fake": loss, "loss/g": loss}
@@ -138,9 +140,10 @@ class TrainingStep:
         images = tf.concat([real, tf.cast(fake, real.dtype)], axis=0)
         with ImageWeights() as weights, tf.GradientTape() as tape:
             tape.watch(images)
-            scores = self.discriminator(images, training=True)
+            scores = _full_precision(self.discriminator(images, training=True))
             scalars, by_scores = self._loss_by_scores(scores)
-            weights.set(tf.reshape(by_scores, [-1]))
+            # Under loss scaling the seeds of the chain stay 1; the sums over images are scaled.
+            weights.set(tf.reshape(self.optimizers.discriminator.scale_loss(by_scores), [-1]))
             by_images, by_variables = tape.gradient(
                 scores, (images, self._variables(self.discriminator))
             )
@@ -159,7 +162,8 @@ class TrainingStep:
     def _penalty_gradients(self, batch, fake):
         with tf.GradientTape() as tape:
             penalty = gradient_penalty(self.discriminator, batch.images, fake, batch.mix)
-        return penalty, tape.gradient(penalty, self._variables(self.discriminator))
+            scaled_penalty = self.optimizers.discriminator.scale_loss(penalty)
+        return penalty, tape.gradient(scaled_penalty, self._variables(self.discriminator))
 
     def measure_discriminator(self, batch: DiscriminatorBatch):
         """The discriminator's summaries on a batch, with nothing updated."""
@@ -168,7 +172,7 @@ class TrainingStep:
         images = tf.concat([batch.images, fake], axis=0)
         with tf.GradientTape() as tape:
             tape.watch(images)
-            scores = self.discriminator(images, training=True)
+            scores = _full_precision(self.discriminator(images, training=True))
         scalars, _ = self._loss_by_scores(scores)
         scalars |= slope_scalars(*tf.split(slopes(tape.gradient(scores, images)), 2))
         return scalars | normalization_scalars(self.discriminator)
@@ -183,3 +187,8 @@ class TrainingStep:
     @staticmethod
     def _variables(model):
         return [variable.value for variable in model.trainable_variables]
+
+
+def _full_precision(scores):
+    """Scores in the variables' precision, so that losses are computed in it."""
+    return tf.cast(scores, keras.config.dtype_policy().variable_dtype)

@@ -75,7 +75,12 @@ class Trainer:
         done = self._resume()
         settings = self._settings
         iterations = CompiledIterations(
-            self._strategy, self._step, self._pipeline, settings.n_dis, done + 1
+            self._strategy,
+            self._step,
+            self._pipeline,
+            settings.n_dis,
+            done + 1,
+            jit_compile=settings.jit_compile,
         )
         try:
             with self._progress_bar(done) as bar:

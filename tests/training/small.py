@@ -55,10 +55,15 @@ _VALUES = {
 }
 
 
+def values_of(variant, **changes):
+    """The smallest configuration of a variant, `{key: value}`, with changes."""
+    keys = keys_of(variant)
+    return {key: value for key, value in {**_VALUES, **changes}.items() if key in keys}
+
+
 def small_settings(variant, **changes):
     """`Settings` of the smallest kind for a variant, with changes."""
-    keys = keys_of(variant)
-    return make_settings(variant, {k: v for k, v in {**_VALUES, **changes}.items() if k in keys})
+    return make_settings(variant, values_of(variant, **changes))
 
 
 def noise_source(size, count=50):

@@ -13,8 +13,7 @@ import numpy as np
 from common.training.batches import BatchPipeline
 from common.training.devices import open_strategy
 from common.training.iterations import CompiledIterations
-from common.training.run import build_step
-from tests.replay_golden import set_floatx
+from common.training.run import build_step, set_precision
 from tests.training.small import VARIANTS, noise_source, small_settings
 
 ITERATIONS = 5
@@ -35,7 +34,7 @@ class Frozen(keras.Model):
 
 def main(name, devices, mode, output):
     strategy = open_strategy(int(devices))
-    set_floatx("float64")
+    set_precision("float64")
     variant = VARIANTS[name]
     settings = small_settings(variant)
     with strategy.scope():

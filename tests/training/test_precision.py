@@ -1,0 +1,69 @@
+"""Mixed precision and XLA train like float32 without them."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common.training.batches import BatchPipeline
+from common.training.iterations import CompiledIterations
+from common.training.run import build_step, set_precision
+from tests.training.small import VARIANTS, noise_source, small_settings
+
+
+@pytest.fixture(autouse=True)
+def _float32_afterwards():
+    yield
+    set_precision("float32")
+
+
+def train(name, precision="float32", jit_compile=False, iterations=4):
+    set_precision(precision)
+    variant = VARIANTS[name]
+    settings = small_settings(variant, g_lr=1e-4, d_lr=1e-4)
+    step = build_step(variant, settings, root_seed=3)
+    pipeline = BatchPipeline(noise_source(step.generator.output_shape[1]), settings, root_seed=5)
+    strategy = tf.distribute.get_strategy()
+    compiled = CompiledIterations(
+        strategy, step, pipeline, settings.n_dis, 0, jit_compile=jit_compile
+    )
+    return step, compiled.run(iterations)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", ["no_gamma_cnn", "diff_gamma_cnn"])
+def test_mixed_precision_stays_near_float32(name, precision):
+    step, rows = train(name, precision)
+    reference, expected = train(name)
+    for row, wanted in zip(rows, expected, strict=True):
+        for tag, value in wanted.items():
+            tolerance = 0.05 * max(1.0, abs(value))
+            assert abs(row[tag] - value) < tolerance, (tag, row[tag], value)
+    assert {v.dtype for v in step.discriminator.weights} == {"float32"}
+    moved = [
+        np.abs(ours.numpy() - theirs.numpy()).max()
+        for ours, theirs in zip(
+            step.discriminator.trainable_variables,
+            reference.discriminator.trainable_variables,
+            strict=True,
+        )
+    ]
+    # Eight Adam steps of 1e-4 each, which rounding may turn around where a gradient is tiny.
+    assert max(moved) <= 8 * 2 * 1e-4
+
+
+def test_float16_scales_its_losses():
+    step, _ = train("no_gamma_cnn", "mixed_float16", iterations=1)
+    for optimizer in (step.optimizers.generator, step.optimizers.discriminator):
+        assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        assert optimizer.scale_loss(tf.constant(1.0)) > 1
+    assert step.optimizers.discriminator.inner_optimizer.iterations.numpy() == 2
+
+
+@pytest.mark.parametrize("name", ["no_gamma_cnn", "same_gamma_cnn"])
+def test_xla_computes_the_same(name):
+    _, rows = train(name, jit_compile=True)
+    _, expected = train(name)
+    for row, wanted in zip(rows, expected, strict=True):
+        for tag, value in wanted.items():
+            np.testing.assert_allclose(row[tag], value, rtol=2e-3, atol=2e-3, err_msg=tag)
