@@ -42,7 +42,6 @@ setup(
         "cluster": ["ray>=2.30"],
         "test": [
             "hypothesis>=6.100",
-            "matplotlib>=3.8",
             "opencv-python-headless>=4.9",
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -11,9 +11,8 @@ from absl import flags
 
 from common.configuration.sweep import Sweep, expand, results_folder
 from common.errors import UserError
+from common.exit_status import EXIT_OK, EXIT_USER_ERROR
 from common.results.run_folder import RunFolder
-
-EXIT_OK, EXIT_USER_ERROR, EXIT_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 75
 
 
 def main(variant, config, folder, argv=None):

@@ -1,14 +1,15 @@
 """Runs the jobs of a sweep, one after another, in this process."""
 
 import contextlib
+import functools
 import logging
 import signal
 import tempfile
 
-from common.command_line import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from common.errors import UserError
+from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from common.metrics import InvalidSamplesError
-from common.training.devices import is_chief
+from common.training.devices import is_chief, is_one_of_several_workers
 from common.training.errors import DivergedError, InterruptedRunError, WorkerLostError
 from common.training.run import Resources, check_job, train_job
 
@@ -35,6 +36,8 @@ def run_all(variant, sweep, folders, base, options):
     Raises:
         UserError: a folder, the data or the metrics are not as needed.
     """
+    if sweep.scheduler.force_rerun and is_one_of_several_workers():
+        raise UserError("force_rerun is not for several hosts: move the results away yourself.")
     device = _device_name(sweep.scheduler.gpu[0])
     with (
         contextlib.ExitStack() as exits,
@@ -55,15 +58,35 @@ def run_all(variant, sweep, folders, base, options):
             todo = [(job, folder.shadow(root)) for job, folder in todo]
         elif sweep.scheduler.force_rerun:
             todo = _setting_aside(todo)
-        statuses = set()
+        train = functools.partial(
+            _train_one, variant, resources=resources, device=device, stop_requested=stop_requested
+        )
+        return _train_all(todo, train, stop_requested)
+
+
+def _train_all(todo, train, stop_requested):
+    """Trains one job after another, until all are or one cannot; returns an exit status."""
+    statuses = {EXIT_OK}
+    try:
         for job, folder in todo:
             if stop_requested():  # while the job before was in its last iteration
                 return EXIT_INTERRUPTED
-            status = _run_job(variant, job, folder, resources, device, stop_requested)
-            if status == EXIT_INTERRUPTED:
-                return status
-            statuses.add(status)
+            statuses.add(train(job, folder))
+    except InterruptedRunError:
+        return EXIT_INTERRUPTED
+    except WorkerLostError:
+        return EXIT_FAILED
     return max(statuses)
+
+
+def _train_one(variant, job, folder, *, resources, device, stop_requested):
+    """Trains a job; returns `EXIT_FAILED` if it diverges, which does not keep others from it."""
+    try:
+        with folder.lock(), _logged_task(device, job.folder, folder.log_path):
+            train_job(variant, job.settings, folder, resources, stop_requested)
+    except _DIVERGENCE:
+        return EXIT_FAILED
+    return EXIT_OK
 
 
 def _setting_aside(todo):
@@ -71,18 +94,6 @@ def _setting_aside(todo):
     for job, folder in todo:
         folder.set_aside()
         yield job, folder
-
-
-def _run_job(variant, job, folder, resources, device, stop_requested):  # noqa: PLR0917
-    """Trains one job; returns an exit status."""
-    try:
-        with folder.lock(), _logged_task(device, job.folder, folder.log_path):
-            train_job(variant, job.settings, folder, resources, stop_requested)
-    except InterruptedRunError:
-        return EXIT_INTERRUPTED
-    except (*_DIVERGENCE, WorkerLostError):
-        return EXIT_FAILED
-    return EXIT_OK
 
 
 def _jobs_to_do(sweep, folders, device):
@@ -135,6 +146,7 @@ def _logging_to_console():
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.WARNING)  # TensorFlow's notes on each checkpoint
     try:
         yield
     finally:
@@ -164,8 +176,9 @@ def _stop_on_signals():
     def on_signal(number, frame):
         del frame
         received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-        _LOG.info("signal %d: stopping after this iteration; once more to stop at once", number)
+        for each in previous:
+            signal.signal(each, signal.SIG_DFL)
+        _LOG.info("signal %d: stopping within about a second; once more to stop at once", number)
 
     previous = {n: signal.signal(n, on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,12 +1,22 @@
 """Settings that every test runs under."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import keras
 import pytest
 
 from common.training.run import set_precision
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_graphs():
+    """Graphs that pile up would take minutes to tear down when the process ends."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_dry_run_leaves_nothing(run, tmp_path):
 
 def test_dry_run_counts_the_jobs_that_are_done(run, tmp_path):
     first, second, *_ = run("--dry_run").stdout.splitlines()
-    record = {"format": 1, "settings": {}, "data": {}}
+    record = {"format": 1, "settings": {}, "conditions": {}}
     for folder, state in [(first, "done"), (second, "running")]:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "run.json").write_text(json.dumps({**record, "state": state}))

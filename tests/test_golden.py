@@ -17,6 +17,13 @@ def test_the_cnns_replay(path):
     assert max(deviations.values()) <= LIMIT
 
 
+def test_the_resnet_replays():
+    """One of its two iterations, which take a minute each in float64."""
+    deviations = replay(GOLDEN / "no_gamma_resnet-imagenet-bssn.json", iterations=1)
+    assert len(deviations) > 900
+    assert max(deviations.values()) <= LIMIT
+
+
 def test_a_wrong_number_is_found(tmp_path, capsys):
     """One last digit of one recorded number, among the hardest to reach."""
     text = (GOLDEN / "no_gamma_cnn-cifar10-sn.json").read_text()

@@ -88,12 +88,13 @@ class Settings:
     seed: int = _key("with `run`, determines everything random", default=0, minimum=0)
     width: int = _key("channels of the narrowest layer; the paper's is 64", default=64, minimum=1)
     precision: str = _key(
-        "dtype policy of the networks; normalisation, losses and metrics stay in float32",
+        "dtype policy of the networks; estimates and losses keep the variables' precision",
         default="float32",
         choices=("float32", "float64", "mixed_float16", "mixed_bfloat16"),
     )
     jit_compile: bool = _key("compile the steps by XLA (one device only)", default=False)
     expected_images: int = _key("size of the data set, for a subset", default=None, minimum=1)
+    expected_classes: int = _key("ImageNet's classes, for a subset", default=None, minimum=1)
     is_samples: int = _key("samples for the Inception Score", default=50_000, minimum=10)
     fid_samples: int = _key("of these, samples for the FID", default=10_000, minimum=2)
     fid_real: int = _key("real images for the FID", default=5_000, minimum=2)
@@ -101,6 +102,11 @@ class Settings:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def default_values():
+    """`{key: value}` of the keys that have a default."""
+    return {f.name: f.default for f in FIELDS.values() if f.default is not dataclasses.MISSING}
 
 
 def keys_of(variant):

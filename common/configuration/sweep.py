@@ -206,6 +206,9 @@ def _parse_overrides(variant, overrides):
         name, value = _split(text, "set")
         if name in kinds:
             scheduler[name] = parse_text(name, value, kinds[name])
+            if name == "gpu":  # "0+1,2" is one job on the devices 0 and 1, and one on 2
+                groups = [entry.split("+") for entry in scheduler[name]]
+                scheduler[name] = [g if len(g) > 1 else g[0] for g in groups]
         else:
             job[name] = _parse_for(variant, name, value)
     return scheduler, job

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from common.data import arrays, cifar10, digits
+from common.data.folder import FolderSource
 from common.data.source import ArraySource, ImageSource
 from common.errors import UserError
 
-__all__ = ["DATASETS", "ArraySource", "ImageSource", "open_source"]
+__all__ = ["DATASETS", "ArraySource", "FolderSource", "ImageSource", "open_source"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ class Dataset:
         files: the names the file may have there; the first is the one to be asked for.
         how: how to get the file.
         tfds: the name of the `TfdsSpec` in `common.data.tfds_route`.
+        classes: the number of classes in the genuine data set, or None if they are not looked at.
+            With classes, `files` are names of folders of class folders.
     """
 
     image_shape: tuple[int, int, int]
@@ -38,6 +41,7 @@ class Dataset:
     files: tuple[str, ...] = ()
     how: str = ""
     tfds: str = ""
+    classes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class _Request:
     dataset: Dataset
     data_dir: Path
     expected_images: int | None
+    expected_classes: int | None = None
+
+    @property
+    def classes(self) -> int | None:
+        return self.dataset.classes if self.expected_classes is None else self.expected_classes
 
     @property
     def count(self) -> int:
@@ -59,14 +68,24 @@ class _Request:
 
     @property
     def path(self) -> Path | None:
-        """The data set's file, if it is there."""
+        """The data set's file, or folder of class folders, if it is there."""
         candidates = (self.folder / name for name in self.dataset.files)
-        return next((path for path in candidates if path.is_file()), None)
+        is_there = Path.is_file if self.dataset.classes is None else Path.is_dir
+        return next(filter(is_there, candidates), None)
 
     @property
     def advice(self) -> str:
-        """How to get the file."""
+        """How to get the file or folder."""
         return f"To mend it: {self.dataset.how.format(path=self.folder / self.dataset.files[0])}"
+
+    def check_counts(self, where: Path, images: int, classes: int) -> None:
+        """Raises a UserError unless these are the numbers of pictures and classes to expect."""
+        if (images, classes) != (self.count, self.classes):
+            raise UserError(
+                f"{where}: found {images:,} pictures in {classes:,} classes, expected "
+                f"{self.count:,} in {self.classes:,}; for a subset say --set "
+                f"expected_images={images} --set expected_classes={classes}. {self.advice}"
+            )
 
     def source(
         self, route: str, images: np.ndarray, files: tuple[Path, ...] = (), **more: Any
@@ -77,18 +96,24 @@ class _Request:
 
 
 def open_source(
-    name: str, data_dir: Path, route: str = "auto", expected_images: int | None = None
+    name: str,
+    data_dir: Path,
+    route: str = "auto",
+    expected_images: int | None = None,
+    expected_classes: int | None = None,
 ) -> ImageSource:
     """Opens a data set.
 
     Args:
-        name: `cifar10`, `stl10`, `celeba` or `digits`.
-        data_dir: the folder that holds `CIFAR10/`, `STL10/` and `CelebA/`.
-        route: `archive` (CIFAR10's), `npy` (STL10's and CelebA's), `tfds`, `sklearn` (digits'), or
-            `auto`: the file if it is at its place, else tensorflow-datasets.
+        name: `cifar10`, `stl10`, `celeba`, `imagenet` or `digits`.
+        data_dir: the folder that holds `CIFAR10/`, `STL10/`, `CelebA/` and `imagenet/`.
+        route: `archive` (CIFAR10's), `npy` (STL10's, CelebA's and ImageNet's), `tfds`, `sklearn`
+            (digits'), or `auto`: the file or folder if it is at its place, else
+            tensorflow-datasets.
         expected_images: the number of pictures if the data set is deliberately not the whole one.
             Without it the number must be the genuine one; CIFAR10's archive alone, whose checksum
             rules out an accident, may differ and is warned about.
+        expected_classes: likewise the number of classes, for ImageNet only.
 
     Returns:
         The pictures, uint8 `[H, W, C]` each, RGB.
@@ -103,9 +128,18 @@ def open_source(
     routes = ("auto", *dataset.routes)
     if route not in routes:
         raise UserError(f"unknown route {route!r} for {name}; there are: {', '.join(routes)}")
-    if expected_images is not None and expected_images < 1:
-        raise UserError(f"expected_images is {expected_images}; it must be at least 1")
-    request = _Request(name, dataset, Path(data_dir), expected_images)
+    if expected_classes is not None and dataset.classes is None:
+        raise UserError(
+            f"expected_classes is {expected_classes}, but the classes of {name} are not looked at; "
+            "leave it out"
+        )
+    for option, value in (
+        ("expected_images", expected_images),
+        ("expected_classes", expected_classes),
+    ):
+        if value is not None and value < 1:
+            raise UserError(f"{option} is {value}; it must be at least 1")
+    request = _Request(name, dataset, Path(data_dir), expected_images, expected_classes)
     return dataset.routes[_choose(request) if route == "auto" else route](request)
 
 
@@ -143,6 +177,13 @@ def _open_npy(request: _Request) -> ImageSource:
     return request.source("npy", images, (path,))
 
 
+def _open_folder(request: _Request) -> ImageSource:
+    path = _existing(request)
+    source = FolderSource(request.name, path, request.dataset.image_shape, request.advice)
+    request.check_counts(path, len(source), source.classes)
+    return source
+
+
 def _open_tfds(request: _Request) -> ImageSource:
     from common.data import tfds_route  # noqa: PLC0415 (fcntl: POSIX only, needed here only)
 
@@ -152,6 +193,9 @@ def _open_tfds(request: _Request) -> ImageSource:
         spec, target, request.dataset.image_shape, request.count, request.advice
     )
     more = {"builder": sidecar["builder"], "order": sidecar["order"]}
+    if spec.labelled:
+        request.check_counts(target, len(images), sidecar["classes"])
+        more["classes"] = sidecar["classes"]
     return request.source("tfds", images, (target,), **more)
 
 
@@ -195,6 +239,18 @@ DATASETS = {
         files=("celeba.npy",),
         how=_RUN_PREPROCESS.format(folder="CelebA"),
         tfds="CELEBA",
+    ),
+    "imagenet": Dataset(
+        image_shape=(128, 128, 3),
+        count=1_281_167,
+        routes={"npy": _open_folder, "tfds": _open_tfds},
+        folder="imagenet",
+        files=("ILSVRC2012",),
+        how="make {path} with dataset_preprocess/imagenet/preprocess.py (run it in its folder, "
+        "then move its output there), or let tensorflow-datasets prepare the pictures from the "
+        "original archive (route tfds).",
+        tfds="IMAGENET",
+        classes=1_000,
     ),
     "digits": Dataset(
         image_shape=digits.IMAGE_SHAPE, count=digits.COUNT, routes={"sklearn": _open_sklearn}

@@ -1,7 +1,12 @@
-"""Checked, memory-mapped opening of the `.npy` files that the preparation scripts write."""
+"""Checked opening of the `.npy` files that the preparation scripts write."""
 
+import contextlib
+import io
+import os
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -11,6 +16,8 @@ _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+_MAX_HEADER = 2**16  # NumPy's parser refuses headers of more than 10,000 characters
 
 # All that NumPy's header parser lets out on a damaged header, including its use of Python's parser.
 _HEADER_ERRORS = (
@@ -33,31 +40,62 @@ def map_images(path: Path, image_shape: tuple[int, int, int], count: int, advice
     Raises:
         UserError: not such a file, or one that is shorter or longer than its header says.
     """
+    shape = (count, *image_shape)
+    with _explained(path, advice), path.open("rb") as file:
+        offset = _check(path, file, path.stat().st_size, shape, advice)
+    return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
+
+
+def read_into(path: Path | str, out: np.ndarray, advice: str) -> None:
+    """Reads a small `.npy` file whole, after checking its header and its length.
+
+    Args:
+        path: a `.npy` file; Python objects (pickles) in it are refused, never loaded.
+        out: uint8, contiguous; the array that is filled, of the shape the file must have.
+        advice: what to do about a wrong file; ends every error message.
+
+    Raises:
+        UserError: not such a file, or one that is shorter or longer than its header says.
+    """
+    with _explained(path, advice):
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(out.size + _MAX_HEADER)  # no more, however long the file may be
+        offset = _check(path, io.BytesIO(data), size, out.shape, advice)
+    out[...] = np.frombuffer(data, np.uint8, out.size, offset).reshape(out.shape)
+
+
+@contextlib.contextmanager
+def _explained(path: Path | str, advice: str) -> Iterator[None]:
+    """Turns what reading a header may raise into an error for the user."""
     try:
-        shape, fortran_order, dtype, offset = _read_header(path)
-        size = path.stat().st_size
+        yield
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}). {advice}") from error
     except _HEADER_ERRORS as error:
         raise UserError(f"{path}: not a valid .npy file ({error}). {advice}") from error
-    found = f"{dtype} {list(shape)}, {'Fortran' if fortran_order else 'C'} order"
-    expected = f"uint8 {[count, *image_shape]}, C order"
+
+
+def _check(path: Path | str, file: BinaryIO, size: int, shape: tuple[int, ...], advice: str) -> int:
+    """Checks that the file of `size` bytes is uint8 of this shape; returns its data's offset."""
+    actual, fortran_order, dtype, offset = _read_header(file)
+    found = f"{dtype} {list(actual)}, {'Fortran' if fortran_order else 'C'} order"
+    expected = f"uint8 {list(shape)}, C order"
     if found != expected:
         raise UserError(f"{path}: found {found}, expected {expected}. {advice}")
-    promised = offset + count * int(np.prod(image_shape))
+    promised = offset + int(np.prod(shape))
     if size != promised:
         raise UserError(
             f"{path}: found {size:,} bytes, expected {promised:,} from its header; the file is "
             f"{'truncated' if size < promised else 'longer than its array'}. {advice}"
         )
-    return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=(count, *image_shape))
+    return offset
 
 
-def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     """Returns (shape, Fortran order, dtype, offset of the first element)."""
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        if version not in _HEADER_READERS:
-            raise ValueError(f"format version {version}")
-        shape, fortran_order, dtype = _HEADER_READERS[version](file)
-        return shape, fortran_order, dtype, file.tell()
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADER_READERS:
+        raise ValueError(f"format version {version}")
+    shape, fortran_order, dtype = _HEADER_READERS[version](file)
+    return shape, fortran_order, dtype, file.tell()

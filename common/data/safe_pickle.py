@@ -27,6 +27,12 @@ _GLOBALS = {
 # A genuine batch has 50,000 instructions: 10,000 labels and as many file names, with their memos.
 MAX_INSTRUCTIONS = 1_000_000
 
+# Genuine keys are words such as "batch_label". Two long equal ones, recalled from the memo over and
+# over, would be compared in full each time.
+MAX_KEY_LENGTH = 100
+
+_ABSENT = object()  # in the memo, where a number was left out
+
 
 class PickleRefusedError(Exception):
     """The pickle is damaged, or holds something that a CIFAR10 batch has no use for."""
@@ -61,7 +67,7 @@ def load(data: bytes) -> Any:
     Raises:
         PickleRefusedError: on anything else.
     """
-    machine = _Machine()
+    machine = _Machine(len(data))
     try:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if number >= MAX_INSTRUCTIONS:
@@ -75,12 +81,14 @@ def load(data: bytes) -> Any:
 
 
 class _Machine:
-    """The stack, the marks on it and the memo of a pickle in progress."""
+    """The stack, the marks on it and the memo of a pickle of `size` bytes in progress."""
 
-    def __init__(self):
+    def __init__(self, size: int):
         self.stack: list[Any] = []
         self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
+        # A list, since the keys of a dictionary can be chosen so that every look-up is slow.
+        self.memo: list[Any] = []
+        self.encodable = size  # how many characters may still become bytes
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -113,8 +121,16 @@ class _Machine:
             raise PickleRefusedError(f"a {type(value).__name__} where a {kind.__name__} belongs")
         return value
 
+    def memoize(self, index: int | None) -> None:
+        """Memoises the topmost value, by default behind the last memo."""
+        index = len(self.memo) if index is None else index
+        if index > MAX_INSTRUCTIONS:  # writers count the memos from 0 or 1
+            raise PickleRefusedError(f"damaged: memo {index:,}")
+        self.memo.extend([_ABSENT] * (index + 1 - len(self.memo)))
+        self.memo[index] = self.top(object)
+
     def recall(self, index: int) -> None:
-        if index not in self.memo:
+        if index >= len(self.memo) or self.memo[index] is _ABSENT:
             raise PickleRefusedError(f"damaged: no memo {index}")
         self.push(self.memo[index])
 
@@ -131,7 +147,19 @@ class _Machine:
         if not (isinstance(function, Global) and isinstance(arguments, tuple)):
             raise PickleRefusedError("a call of something that is not a permitted global")
         is_bytes = function.name == ENCODE
-        self.push(_encode(arguments) if is_bytes else Call(function.name, arguments))
+        self.push(self.encode(arguments) if is_bytes else Call(function.name, arguments))
+
+    def encode(self, arguments: tuple) -> bytes:
+        """Resolves the one call that stands for plain data: `_codecs.encode(text, "latin1")`."""
+        match arguments:
+            case (str(text), "latin1" | "latin-1"):
+                # A writer encodes each text once. Recalled from the memo, one large text could
+                # make any number of copies of itself, at a few bytes of pickle each.
+                self.encodable -= len(text)
+                if self.encodable < 0:
+                    raise PickleRefusedError("_codecs.encode makes more bytes than the pickle has")
+                return text.encode("latin-1")  # load() expects its UnicodeEncodeError, a ValueError
+        raise PickleRefusedError("a call of _codecs.encode that does not make bytes")
 
     def set_state(self) -> None:
         state = self.pop()
@@ -148,20 +176,14 @@ class _Machine:
             # Hashing a nested tuple can take exponential time, or exhaust the C stack.
             if not isinstance(key, str | bytes):
                 raise PickleRefusedError(f"a dictionary key of type {type(key).__name__}")
+            if len(key) > MAX_KEY_LENGTH:
+                raise PickleRefusedError(f"a dictionary key of length {len(key):,}")
             dictionary[key] = value
 
     def result(self) -> Any:
         if len(self.stack) != 1 or self.marks:
             raise PickleRefusedError("damaged: values left on the stack")
         return self.stack[0]
-
-
-def _encode(arguments: tuple) -> bytes:
-    """Resolves the one call that stands for plain data: `_codecs.encode(text, "latin1")`."""
-    match arguments:
-        case (str(text), "latin1" | "latin-1"):
-            return text.encode("latin-1")  # UnicodeEncodeError is a ValueError, as load() expects
-    raise PickleRefusedError("a call of _codecs.encode that does not make bytes")
 
 
 def _push_argument(machine: _Machine, argument: Any) -> None:
@@ -180,10 +202,6 @@ def _tuple(size: int) -> Callable[[_Machine, Any], None]:
     return lambda machine, _: machine.push(tuple(machine.pop_many(size)))
 
 
-def _memoize(machine: _Machine, index: int | None) -> None:
-    machine.memo[len(machine.memo) if index is None else index] = machine.top(object)
-
-
 def _nothing(machine: _Machine, _: Any) -> None:
     pass
 
@@ -198,7 +216,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE"), _push_argument),
     **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES"), _push_argument),
     **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), _python2_string),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _memoize),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda m, index: m.memoize(index)),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda m, index: m.recall(index)),
     "NONE": _constant(lambda: None),
     "NEWTRUE": _constant(lambda: True),
@@ -274,6 +292,7 @@ def _check_uint8(dtype: Any) -> None:
 def _row_count(shape: Any, columns: int) -> int:
     is_shape = isinstance(shape, tuple) and all(type(size) is int for size in shape)
     if not is_shape or len(shape) != 2 or shape[1] != columns or shape[0] < 1:
-        sizes = str(shape)[:60] if is_shape else "nonsense"
+        # Shortened first: a million references to one 600-digit number are a small pickle.
+        sizes = str(shape[:4])[:60] if is_shape else "nonsense"
         raise PickleRefusedError(f"the array's shape is {sizes} instead of (n, {columns})")
     return shape[0]

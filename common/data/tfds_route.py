@@ -21,12 +21,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.data.arrays import map_images
-from common.data.transforms import centre_crop, halve
+from common.data.transforms import centre_crop, centre_square, halve, resize_linear, upright_rgb
 from common.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
 _BATCH = 256
+
+_MAX_PIXELS = 2**30 // 12  # Pillow's own limit: a quarter of a GiB as RGB
+
+_DECODER_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,19 @@ class TfdsSpec:
     Attributes:
         builder: the TFDS builder's name.
         splits: the splits that are joined, in this order.
-        stored_shape: (height, width, channels) of the stored pictures.
-        prepare: makes the training picture from the stored one.
+        stored_shape: (height, width, channels) of the stored pictures, or None if they are of any
+            size.
+        prepare: makes the training picture from the stored one, which is upright and RGB.
+        labelled: the classes that occur are counted, and their number is written into the sidecar.
+        manual: the archive that the user must have put into TFDS's folder for such, if any.
     """
 
     builder: str
     splits: tuple[str, ...]
-    stored_shape: tuple[int, int, int]
-    prepare: Callable[[Image.Image], Image.Image]
+    stored_shape: tuple[int, int, int] | None
+    prepare: Callable[[Image.Image], Image.Image | np.ndarray]
+    labelled: bool = False
+    manual: str = ""
 
 
 CIFAR10 = TfdsSpec("cifar10", ("train",), (32, 32, 3), lambda picture: picture)
@@ -54,6 +63,15 @@ CELEBA = TfdsSpec(
     ("train", "validation", "test"),
     (218, 178, 3),
     lambda picture: halve(centre_crop(picture, 128)),
+)
+# TFDS stores the files of the archive, but 22 CMYK ones and one PNG as JPEGs that it made of them.
+IMAGENET = TfdsSpec(
+    "imagenet2012",
+    ("train",),
+    None,
+    lambda picture: resize_linear(np.asarray(centre_square(picture)), 128),
+    labelled=True,
+    manual="ILSVRC2012_img_train.tar",
 )
 
 
@@ -75,7 +93,7 @@ def open_converted(
 
     Returns:
         Read-only uint8 `[count, H, W, C]`, and the sidecar's contents: `builder` (name:version),
-        `name`, `splits`, `order`, `images` and `bytes`.
+        `name`, `splits`, `order`, `images`, `bytes` and, of a labelled data set, `classes`.
 
     Raises:
         UserError: TFDS is missing, or the download failed, or the data are not as expected.
@@ -103,6 +121,8 @@ def _read_sidecar(spec: TfdsSpec, target: Path) -> dict[str, Any] | None:
             f"{_sidecar(target)}: cannot be read ({error}). Delete it to convert anew."
         ) from error
     expected = {**_description(spec), "bytes": size}
+    if spec.labelled and isinstance(found, dict) and not isinstance(found.get("classes"), int):
+        found = None
     if not isinstance(found, dict) or {key: found.get(key) for key in expected} != expected:
         _LOG.warning("%s: stale or incomplete, so it is converted anew", target)
         return None
@@ -131,16 +151,19 @@ def _convert(spec: TfdsSpec, target: Path, count: int, advice: str) -> dict[str,
         raise UserError(
             f"tensorflow-datasets has {stored:,} pictures of {spec.builder} "
             f"({', '.join(spec.splits)}) at {builder.data_path}, expected {count:,}. "
-            f"Delete that folder to prepare it anew. {advice}"
+            f"Delete that folder to prepare it anew, or for a subset say --set "
+            f"expected_images={stored}. {advice}"
         )
     _sidecar(target).unlink(missing_ok=True)
+    labels: set[int] = set()
     with _aside(target) as file:
-        size = _write_array(file, _pictures(spec, builder), count)
+        size = _write_array(file, _pictures(spec, builder, labels), count)
     found = {
         **_description(spec),
         "builder": f"{spec.builder}:{builder.version}",
         "images": count,
         "bytes": size,
+        **({"classes": len(labels)} if spec.labelled else {}),
     }
     with _aside(_sidecar(target)) as file:
         file.write(json.dumps(found, indent=2).encode())
@@ -160,6 +183,7 @@ def _prepared_builder(spec: TfdsSpec, advice: str) -> Any:
     builder = tfds.builder(spec.builder, data_dir=data_dir)
     if builder.is_prepared():
         return builder
+    _check_manual(spec, builder, advice)
     _LOG.info("%s: tensorflow-datasets downloads it to %s", spec.builder, builder.data_path)
     try:
         builder.download_and_prepare()
@@ -172,21 +196,49 @@ def _prepared_builder(spec: TfdsSpec, advice: str) -> Any:
     return builder
 
 
-def _pictures(spec: TfdsSpec, builder: Any) -> Iterator[np.ndarray]:
-    """Yields uint8 [n, H, W, C] batches of training pictures, in stored order."""
+def _check_manual(spec: TfdsSpec, builder: Any, advice: str) -> None:
+    """Checks for the archive that TFDS cannot download, before TFDS complains less helpfully."""
+    folder = builder.data_path.parents[1] / "downloads" / "manual"
+    if spec.manual and not (folder / spec.manual).exists():
+        raise UserError(
+            f"{folder / spec.manual} not found: tensorflow-datasets cannot download "
+            f"{spec.builder}, it prepares it from your own archives there. What it asks for: "
+            f"{' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())} {advice}"
+        )
+
+
+def _pictures(spec: TfdsSpec, builder: Any, labels: set[int]) -> Iterator[np.ndarray]:
+    """Yields uint8 [n, H, W, C] batches of training pictures, in stored order.
+
+    Args:
+        spec: the data set.
+        builder: its TFDS builder.
+        labels: is filled with the labels that occur, if the data set is labelled.
+    """
+    number = 0
     with ThreadPoolExecutor() as pool:
-        for encoded in _encoded_batches(spec, builder):
+        for batch in _encoded_batches(spec, builder):
+            labels.update(batch.get("label", ()))
+            pictures = pool.map(lambda data: _decode(spec, data), batch["image"])
+            prepared = []
             try:
-                yield np.stack(list(pool.map(lambda data: _decode(spec, data), encoded)))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise _unreadable(spec, builder, error) from error
+                prepared.extend(pictures)
+            except _DECODER_ERRORS as error:
+                raise _unreadable(spec, builder, error, number + len(prepared)) from error
+            yield np.stack(prepared)
+            number += len(prepared)
 
 
-def _encoded_batches(spec: TfdsSpec, builder: Any) -> Iterator[np.ndarray]:
-    """Yields batches of PNG or JPEG files (object [n], of bytes), in stored order."""
+def _encoded_batches(spec: TfdsSpec, builder: Any) -> Iterator[dict[str, np.ndarray]]:
+    """Yields batches, in stored order.
+
+    Each has `image`, PNG or JPEG files (object [n], of bytes), and, of a labelled data set,
+    `label`, int64 [n].
+    """
     import tensorflow as tf  # noqa: PLC0415
     import tensorflow_datasets as tfds  # noqa: PLC0415
 
+    wanted = ("image", "label") if spec.labelled else ("image",)
     for split in spec.splits:
         dataset = builder.as_dataset(
             split=split,
@@ -195,26 +247,33 @@ def _encoded_batches(spec: TfdsSpec, builder: Any) -> Iterator[np.ndarray]:
             read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
         )
         try:
-            images = dataset.map(lambda example: example["image"])
-            yield from images.batch(_BATCH).as_numpy_iterator()
+            examples = dataset.map(lambda example: {key: example[key] for key in wanted})
+            yield from examples.batch(_BATCH).as_numpy_iterator()
         except tf.errors.OpError as error:
             raise _unreadable(spec, builder, error) from error
 
 
-def _unreadable(spec: TfdsSpec, builder: Any, error: Exception) -> UserError:
+def _unreadable(
+    spec: TfdsSpec, builder: Any, error: Exception, number: int | None = None
+) -> UserError:
+    """Returns the error to raise; `number` counts the stored pictures from 0."""
+    picture = "" if number is None else f" (picture {number:,}, counted from 0)"
     return UserError(
-        f"tensorflow-datasets' {spec.builder} at {builder.data_path} cannot be read "
+        f"tensorflow-datasets' {spec.builder} at {builder.data_path}{picture} cannot be read "
         f"({type(error).__name__}: {error}). Delete that folder to prepare it anew."
     )
 
 
 def _decode(spec: TfdsSpec, data: bytes) -> np.ndarray:
     """Makes the uint8 [H, W, C] training picture from a stored file."""
-    height, width, _ = spec.stored_shape
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-        if picture.size != (width, height):
-            raise ValueError(f"a picture of {picture.width}x{picture.height}, not {width}x{height}")
-        return np.asarray(spec.prepare(picture.convert("RGB")))
+        width, height = picture.size
+        if spec.stored_shape and (height, width) != spec.stored_shape[:2]:
+            stored_height, stored_width, _ = spec.stored_shape
+            raise ValueError(f"a picture of {width}x{height}, not {stored_width}x{stored_height}")
+        if width * height > _MAX_PIXELS:  # Pillow itself would only warn, up to twice as many
+            raise ValueError(f"a picture of {width}x{height}, more than {_MAX_PIXELS:,} pixels")
+        return np.asarray(spec.prepare(upright_rgb(picture)))
 
 
 def _write_array(file: BinaryIO, batches: Iterator[np.ndarray], count: int) -> int:

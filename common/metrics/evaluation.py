@@ -85,7 +85,9 @@ METRICS: dict[str, MetricDeclaration] = {
 }
 
 
-def select_real_images(total: int, count: int, run_seed: int) -> np.ndarray:
+def select_real_images(
+    total: int, count: int, run_seed: int, with_replacement: bool = False
+) -> np.ndarray:
     """Draws the real images that a run's FID is measured against.
 
     They depend on the arguments alone, by a counter-based generator of their own.
@@ -94,15 +96,17 @@ def select_real_images(total: int, count: int, run_seed: int) -> np.ndarray:
         total: Number of images in the set.
         count: Number of images wanted.
         run_seed: The run's seed.
+        with_replacement: Whether an image may be drawn several times.
 
     Returns:
-        int64 indices, sorted and different; all of them if there are no more than `count`.
+        int64 indices, sorted. Without replacement they are different, and all of them if there are
+        no more than `count`.
     """
-    if total <= count:
+    if total <= count and not with_replacement:
         return np.arange(total, dtype=np.int64)
     digest = hashlib.sha256(f"real images of the FID/{run_seed}".encode()).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "big")))
-    return np.sort(generator.choice(total, count, replace=False)).astype(np.int64)
+    return np.sort(generator.choice(total, count, replace=with_replacement)).astype(np.int64)
 
 
 @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
@@ -163,6 +167,7 @@ class Evaluator:
         batch_size: int = 64,
         cache_dir: str | os.PathLike | None = None,
         metrics: Sequence[str] = tuple(METRICS),
+        with_replacement: bool = False,
     ) -> None:
         """Checks the choices; nothing is computed yet.
 
@@ -176,6 +181,8 @@ class Evaluator:
             splits: Number of splits of the Inception Score.
             batch_size: Number of images that go through the network at a time.
             cache_dir: Root of the cache for real statistics; None for Keras' own.
+            with_replacement: Whether real images are drawn with replacement, as the original does
+                for ImageNet.
             metrics: Names from `METRICS`, in any order: the columns have that of the table.
 
         Raises:
@@ -197,9 +204,9 @@ class Evaluator:
         self._batch_size = batch_size
         self._cache_dir = cache_dir
         self._declarations = [METRICS[name] for name in METRICS if name in metrics]
-        self._indices = select_real_images(len(source), fid_real, run_seed)
+        self._indices = select_real_images(len(source), fid_real, run_seed, with_replacement)
         self._statistics: GaussianStatistics | None = None
-        self._key = self._statistics_key(run_seed)
+        self._key = self._statistics_key(run_seed, with_replacement)
         self.columns = [
             network.column_prefix + column
             for declaration in self._declarations
@@ -268,12 +275,12 @@ class Evaluator:
             results |= metric.result()
         return {self.network.column_prefix + name: value for name, value in results.items()}
 
-    def _statistics_key(self, run_seed: int) -> dict[str, Any]:
+    def _statistics_key(self, run_seed: int, with_replacement: bool) -> dict[str, Any]:
         """Everything that the real statistics depend on."""
         total, count = len(self.source), len(self._indices)
         selection: dict[str, Any] = {"total": total, "count": count}
-        if count < total:
-            selection |= {"run_seed": run_seed, "replacement": False}
+        if count < total or with_replacement:
+            selection |= {"run_seed": run_seed, "replacement": with_replacement}
         provenance = self.network.provenance
         return {
             "format": _STATISTICS_FORMAT,

@@ -17,7 +17,7 @@ from common.layers import (
     SpectralNormConv2D,
     SpectralNormDense,
 )
-from common.training.randomness import initializer_seed
+from common.randomness import initializer_seed
 from common.variant import GammaMode
 
 SN_MODES = {"SN": SpectralNormConv2D, "BSN": BidirectionalScaledSN}
@@ -47,6 +47,12 @@ def summary_index(layer_name):
     layer, *scopes = layer_name.split(".")
     parts = [str(_PART_INDEX[scope]) for scope in scopes if scope in _PART_INDEX]
     return "_".join([layer.removeprefix("layer"), *parts])
+
+
+def to_images(x):
+    """`tanh` of features, in the variables' precision also under a mixed dtype policy."""
+    dtype = keras.config.dtype_policy().variable_dtype
+    return keras.layers.Activation("tanh", dtype=dtype)(x)
 
 
 class PlainBlocks:

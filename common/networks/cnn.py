@@ -2,7 +2,7 @@
 
 import keras
 
-from common.networks.blocks import Normalization, NormalizedBlocks, PlainBlocks
+from common.networks.blocks import Normalization, NormalizedBlocks, PlainBlocks, to_images
 
 LEAKY_SLOPE = 0.1
 IMAGE_SIZE_PER_MG = 8  # each network changes the resolution by 2, three times
@@ -42,9 +42,7 @@ def build_generator(mg, latent_dim=128, width=64, seed=0):
         x = blocks.batch_norm(f"layer{index}.batch_norm")(x)
         x = keras.layers.ReLU()(x)
     x = blocks.deconv("layer4.deconv2d", 3, size=3, strides=1)(x)
-    return keras.Model(
-        z, keras.layers.Activation("tanh", dtype=_output_dtype())(x), name="generator"
-    )
+    return keras.Model(z, to_images(x), name="generator")
 
 
 def build_discriminator(mg, normalization: Normalization, width=64, seed=0):
@@ -70,8 +68,3 @@ def build_discriminator(mg, normalization: Normalization, width=64, seed=0):
     x = keras.layers.Flatten()(x)
     x = blocks.dense(x, "layer7.linear", 1)
     return keras.Model(images, x, name="discriminator")
-
-
-def _output_dtype():
-    """Images leave the generator in the variables' precision, also under mixed precision."""
-    return keras.config.dtype_policy().variable_dtype

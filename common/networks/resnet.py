@@ -2,7 +2,7 @@
 
 import keras
 
-from common.networks.blocks import Normalization, NormalizedBlocks, PlainBlocks
+from common.networks.blocks import Normalization, NormalizedBlocks, PlainBlocks, to_images
 
 IMAGE_SIZE_PER_MG = 32  # five blocks change the resolution by 2
 _UP_WIDTHS = (16, 8, 4, 2, 1)
@@ -52,8 +52,7 @@ def build_generator(mg=4, latent_dim=128, width=64, seed=0):
         x = _up_block(blocks, x, f"layer{index}.up_resnet", factor * width)
     x = blocks.batch_norm("layer6.batch_norm")(x)
     x = blocks.conv("layer6.conv2d", 3, 3)(keras.layers.ReLU()(x))
-    dtype = keras.config.dtype_policy().variable_dtype
-    return keras.Model(z, keras.layers.Activation("tanh", dtype=dtype)(x), name="generator")
+    return keras.Model(z, to_images(x), name="generator")
 
 
 def _down_block(blocks, x, name, filters, *, first=False, halve=True):

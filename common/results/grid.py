@@ -2,8 +2,8 @@
 
 from PIL import Image
 
+from common.files import atomic_write
 from common.pixels import to_uint8
-from common.results.atomic import atomic_write
 
 
 def make_grid(images, rows, columns):

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from common.errors import UserError
-from common.results.atomic import atomic_write
+from common.files import atomic_write
 
 
 class MetricsTable:

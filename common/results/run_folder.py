@@ -7,8 +7,9 @@ import itertools
 import json
 from pathlib import Path
 
+from common.configuration.settings import default_values
 from common.errors import UserError
-from common.results.atomic import atomic_write
+from common.files import atomic_write
 
 FORMAT = 1
 
@@ -85,39 +86,39 @@ class RunFolder:
         """
         if self.state == "new":
             return
-        recorded = self._read_record()["settings"]
-        ours = dataclasses.asdict(settings)
-        differing = [k for k in {**recorded, **ours} if recorded.get(k) != ours.get(k)]
-        if differing:
-            changes = ", ".join(f"{k}: {recorded.get(k)!r} -> {ours.get(k)!r}" for k in differing)
-            raise UserError(
-                f"{self.path} was started with another configuration ({changes}). Use the same, "
-                "or another result_root_folder, or move the folder away."
-            )
+        # A key that is newer than the record had its default value then.
+        recorded = {**default_values(), **self._read_record()["settings"]}
+        self._refuse_changes("configuration", recorded, dataclasses.asdict(settings))
 
-    def start(self, settings, data, environment):
+    def start(self, settings, conditions, environment):
         """Records what the run is, or checks that it is what was recorded.
 
         Args:
             settings: the job's `Settings`.
-            data: JSON-able dictionary saying which images are trained on, from where.
+            conditions: JSON-able dictionary of what else the results depend on: the data and where
+                they came from, the network behind the metrics, the number of replicas.
             environment: JSON-able dictionary of software versions and devices, for information.
 
         Raises:
-            UserError: the folder was started with another configuration or other data.
+            UserError: the folder was started with another configuration or other conditions.
         """
         self.check(settings)
         if self.state == "new":
-            record = {"settings": dataclasses.asdict(settings), "data": data, "state": "running"}
-            self._write_record({"format": FORMAT, **record, "environment": environment})
-        recorded = self._read_record()["data"]
-        if recorded != data:
-            raise UserError(
-                f"{self.path} was started on other data: {json.dumps(recorded)}; found now: "
-                f"{json.dumps(data)}. Provide the same, or move the folder away."
-            )
+            record = {"settings": dataclasses.asdict(settings), "conditions": conditions}
+            state = {"state": "running", "environment": environment}
+            self._write_record({"format": FORMAT, **record, **state})
+        self._refuse_changes("conditions", self._read_record()["conditions"], conditions)
         for folder in (self.samples, self.checkpoints):
             folder.mkdir(exist_ok=True)
+
+    def _refuse_changes(self, what, recorded, ours):
+        differing = [k for k in {**recorded, **ours} if recorded.get(k) != ours.get(k)]
+        if differing:
+            changes = ", ".join(f"{k}: {recorded.get(k)!r} -> {ours.get(k)!r}" for k in differing)
+            raise UserError(
+                f"{self.path} was started with another {what} ({changes}). Use the same, or "
+                "another result_root_folder, or move the folder away."
+            )
 
     def set_aside(self):
         """Renames the folder, if there is one, to a name that is free; nothing is deleted.
@@ -163,6 +164,6 @@ class RunFolder:
 def _check_record(record):
     if record["format"] != FORMAT or record["state"] not in ("running", "done"):
         raise ValueError(f"format {record['format']!r}, state {record['state']!r}")
-    for name in ("settings", "data"):
+    for name in ("settings", "conditions"):
         if not isinstance(record[name], dict):
             raise TypeError(f"{name} is not a dictionary")

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from common.pixels import scale_pixels
-from common.training.randomness import RandomStream
+from common.randomness import RandomStream
 from common.training.step import DiscriminatorBatch
 
 

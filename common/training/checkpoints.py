@@ -1,6 +1,7 @@
 """Checkpoints of a run: TensorFlow's own, under the original's names (specification, section 7)."""
 
 import json
+import logging
 from pathlib import Path
 
 import tensorflow as tf
@@ -8,6 +9,17 @@ import tensorflow as tf
 from common.errors import UserError
 
 KEPT = 5
+_LOG = logging.getLogger(__name__)
+# What TensorFlow raises for a file that is cut short, altered, missing, or of another network.
+_DAMAGES = (
+    tf.errors.OpError,
+    AssertionError,
+    IndexError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+)
 
 
 class Checkpoints:
@@ -54,24 +66,32 @@ class Checkpoints:
         manager.save(checkpoint_number=global_id)
 
     def restore(self):
-        """Restores the newest checkpoint.
+        """Restores the newest checkpoint that can be read; damaged ones are reported.
 
         Returns:
-            `(global_id, written)` as it was saved, or `(-1, {})` if there is none.
+            `(global_id, written)` as it was saved, or `(-1, {})` if none was ever written.
 
         Raises:
-            UserError: the checkpoint is damaged or of another network.
+            UserError: none of the checkpoints can be restored, or they are gone.
         """
-        newest = tf.train.latest_checkpoint(self._restore_from)
-        if newest is None:
-            return -1, {}
-        try:
-            self._checkpoint.restore(newest).assert_consumed()
-            progress = json.loads(self._progress.numpy())
-            return progress["global_id"], progress["written"]
-        except (tf.errors.OpError, AssertionError, ValueError, KeyError) as error:
-            first_line = str(error).strip().splitlines()[0]
+        candidates = self._candidates()
+        for path in candidates:
+            try:
+                self._checkpoint.restore(str(path)).assert_consumed()
+                progress = json.loads(self._progress.numpy())
+                return progress["global_id"], progress["written"]
+            except _DAMAGES as error:
+                reason = (str(error).strip() or repr(error)).splitlines()[0]
+                _LOG.warning("%s cannot be restored: %s", path, reason)
+        if candidates or (self._restore_from / "checkpoint").exists():
             raise UserError(
-                f"{newest}: the checkpoint cannot be restored ({first_line}). Remove it to go on "
-                "from the one before it."
-            ) from None
+                f"{self._restore_from}: no checkpoint can be restored. Put one back, or move the "
+                "run's folder away to start anew."
+            )
+        return -1, {}
+
+    def _candidates(self):
+        """Paths of all checkpoints, the newest first, the permanent ones included."""
+        paths = [path.with_suffix("") for path in self._restore_from.glob("model-*.index")]
+        paths += [p.with_suffix("") for p in self._restore_from.glob("global_id-*/model-*.index")]
+        return sorted(paths, key=lambda path: int(path.name.removeprefix("model-")), reverse=True)

@@ -72,10 +72,11 @@ def open_strategy(count):
         tf.config.experimental.set_memory_growth(gpu, True)
     if is_one_of_several_workers():
         return _open_multi_worker_strategy(count, gpus)
+    if not gpus:
+        _LOG.warning("no GPU was found: training on %d CPU device(s)", count)
     if count == 1:
         return tf.distribute.get_strategy()
     if not gpus:
-        _LOG.warning("no GPU was found: training on %d logical CPU devices", count)
         return tf.distribute.MirroredStrategy(_logical_cpus(count))
     if len(gpus) < count:
         raise UserError(

@@ -13,9 +13,9 @@ from common.data import open_source
 from common.errors import UserError
 from common.metrics import Evaluator, open_network
 from common.networks import NETWORKS, Normalization
+from common.randomness import derive_seed
 from common.training.batches import BatchPipeline
 from common.training.devices import is_chief, open_strategy
-from common.training.randomness import derive_seed
 from common.training.step import Optimizers, TrainingStep
 from common.training.trainer import Trainer
 
@@ -69,11 +69,14 @@ class Resources:
         Raises:
             UserError: they are missing or not as expected.
         """
-        key = settings.dataset, settings.expected_images
+        key = settings.dataset, settings.expected_images, settings.expected_classes
         if key not in self._sources:
-            name, expected = key
             self._sources[key] = open_source(
-                name, self._options.data_dir, self._options.data_route, expected
+                settings.dataset,
+                self._options.data_dir,
+                self._options.data_route,
+                expected_images=settings.expected_images,
+                expected_classes=settings.expected_classes,
             )
         return self._sources[key]
 
@@ -109,6 +112,7 @@ class Resources:
             fid_real=settings.fid_real,
             cache_dir=self._options.cache_dir,
             metrics=self._options.metrics,
+            with_replacement=settings.dataset == "imagenet",
         )
         evaluator.prepare()
         return evaluator
@@ -160,8 +164,13 @@ def train_job(variant, settings, folder, resources, stop_requested=lambda: False
     set_precision(settings.precision)
     root_seed = derive_seed(settings.seed, settings.run)
     source = resources.source(settings)
-    folder.start(settings, source.record, describe_environment())
     evaluator = resources.evaluator(settings, root_seed)
+    conditions = {
+        "data": source.record,
+        "metrics": describe_metrics(evaluator),
+        "replicas": resources.strategy.num_replicas_in_sync,
+    }
+    folder.start(settings, conditions, describe_environment())
     with resources.strategy.scope():
         step = build_step(variant, settings, root_seed)
     trainer = Trainer(
@@ -196,6 +205,15 @@ def build_step(variant, settings, root_seed):
         Optimizers.adam(settings),
         settings.d_gp_coe,
     )
+
+
+def describe_metrics(evaluator):
+    """What a run's metrics depend on besides its settings: a JSON-able dictionary, or None."""
+    if evaluator is None:
+        return None
+    provenance = evaluator.network.provenance
+    network = {name: provenance[name] for name in ("name", "sha256", "resize")}
+    return {"network": network, "columns": evaluator.columns}
 
 
 def describe_environment():

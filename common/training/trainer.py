@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from common.randomness import RandomStream
 from common.results.events import EventLog
 from common.results.grid import make_grid, save_png
 from common.results.metrics_table import MetricsTable
@@ -17,7 +18,6 @@ from common.training.checkpoints import Checkpoints
 from common.training.errors import DivergedError, InterruptedRunError
 from common.training.iterations import CompiledIterations
 from common.training.memory import memory_scalars
-from common.training.randomness import RandomStream
 from common.training.schedule import ChunkPlanner, is_due
 
 _LOG = logging.getLogger(__name__)
@@ -72,7 +72,13 @@ class Trainer:
             InterruptedRunError: it was asked to stop before the end.
             DivergedError: a logged value became NaN or infinite.
         """
-        done = self._resume()
+        try:
+            self._train(self._resume(), stop_requested)
+        finally:
+            self._events.close()
+
+    def _train(self, done, stop_requested):
+        """Trains all iterations after `done`."""
         settings = self._settings
         iterations = CompiledIterations(
             self._strategy,
@@ -82,19 +88,16 @@ class Trainer:
             done + 1,
             jit_compile=settings.jit_compile,
         )
-        try:
-            with self._progress_bar(done) as bar:
-                planner = ChunkPlanner(self._chunk_ends_at, iterations.common_limit)
-                for first, last in planner.chunks(done + 1, settings.iteration):
-                    if is_timed(first, settings.iteration):
-                        record_time(self._folder.times_path, first, "starts")
-                    self._log(first, iterations.run(last - first + 1))
-                    self._after(last)
-                    bar.update(last - first + 1)
-                    if iterations.any_worker(stop_requested()) and last + 1 < settings.iteration:
-                        self._stop(last)
-        finally:
-            self._events.close()
+        with self._progress_bar(done) as bar:
+            planner = ChunkPlanner(self._chunk_ends_at, iterations.common_limit)
+            for first, last in planner.chunks(done + 1, settings.iteration):
+                if is_timed(first, settings.iteration):
+                    record_time(self._folder.times_path, first, "starts")
+                self._log(first, iterations.run(last - first + 1))
+                self._after(last)
+                bar.update(last - first + 1)
+                if iterations.any_worker(stop_requested()) and last + 1 < settings.iteration:
+                    self._stop(last)
 
     def _resume(self):
         """Restores the last checkpoint; returns the last iteration it holds, -1 if none."""

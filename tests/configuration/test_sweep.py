@@ -196,7 +196,8 @@ def test_set_replaces_a_global_key_outside_the_name():
 
 @pytest.mark.parametrize("key", keys_of(NO_GAMMA))
 def test_set_reaches_every_key_of_a_job(key):
-    texts = {"dataset": "celeba", "sn_mode": "BSN", "restore": "true", "initial_metrics": "true"}
+    flags = dict.fromkeys(("restore", "initial_metrics", "jit_compile"), "true")
+    texts = {"dataset": "celeba", "sn_mode": "BSN", "precision": "mixed_bfloat16", **flags}
     text = texts.get(key, "0.25" if isinstance(JOB.get(key), float) else "12")
     (job,) = expand(NO_GAMMA, config_of(), overrides=[f"{key}={text}"]).jobs
     assert str(getattr(job.settings, key)).lower() == text.lower()
@@ -206,6 +207,7 @@ def test_set_reaches_every_key_of_a_job(key):
     ("text", "value"),
     [
         ("gpu=0,1", ["0", "1"]),
+        ("gpu=0+1,2", [["0", "1"], "2"]),
         ("result_root_folder=a=b", "a=b"),
         ("scheduler_log_file_path=x.log", "x.log"),
         ("log_file=y.log", "y.log"),

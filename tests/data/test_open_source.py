@@ -16,12 +16,18 @@ def test_table():
         "cifar10": ((32, 32, 3), 50_000),
         "stl10": ((48, 48, 3), 100_000),
         "celeba": ((64, 64, 3), 202_599),
+        "imagenet": ((128, 128, 3), 1_281_167),
         "digits": ((32, 32, 3), 1_797),
+    }
+    assert {name: row.classes for name, row in DATASETS.items() if row.classes} == {
+        "imagenet": 1_000
     }
 
 
 def test_unknown_name(tmp_path):
-    with pytest.raises(UserError, match="'mnist'; there are: cifar10, stl10, celeba, digits"):
+    with pytest.raises(
+        UserError, match="'mnist'; there are: cifar10, stl10, celeba, imagenet, digits"
+    ):
         open_source("mnist", tmp_path)
 
 
@@ -31,6 +37,7 @@ def test_unknown_name(tmp_path):
         ("cifar10", "npy", "auto, archive, tfds"),
         ("stl10", "archive", "auto, npy, tfds"),
         ("celeba", "sklearn", "auto, npy, tfds"),
+        ("imagenet", "archive", "auto, npy, tfds"),
         ("digits", "tfds", "auto, sklearn"),
         ("digits", "", "auto, sklearn"),
     ],
@@ -44,6 +51,14 @@ def test_unknown_route(tmp_path, name, route, choices):
 def test_expected_images_must_be_positive(tmp_path, count):
     with pytest.raises(UserError, match=f"expected_images is {count}"):
         open_source("digits", tmp_path, expected_images=count)
+    with pytest.raises(UserError, match=f"expected_classes is {count}; it must be at least 1"):
+        open_source("imagenet", tmp_path, expected_classes=count)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "stl10", "celeba", "digits"])
+def test_expected_classes_without_classes(tmp_path, name):
+    with pytest.raises(UserError, match=f"expected_classes is 10, but the classes of {name} "):
+        open_source(name, tmp_path, expected_classes=10)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +68,8 @@ def test_expected_images_must_be_positive(tmp_path, count):
         ("stl10", "npy", ["STL10/stl10.npy", "STL10/cifar-10-stl10.npy",
                           "dataset_preprocess/STL10/preprocess.py", "route tfds"]),
         ("celeba", "npy", ["CelebA/celeba.npy", "dataset_preprocess/CelebA/preprocess.py"]),
+        ("imagenet", "npy", ["imagenet/ILSVRC2012 not found", "route tfds",
+                             "dataset_preprocess/imagenet/preprocess.py"]),
     ],
 )  # fmt: skip
 def test_missing_file(tmp_path, name, route, words):

@@ -7,6 +7,8 @@ import os
 import pickle
 import pickletools
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -168,6 +170,7 @@ SPOILT = {
     "unhashable key": (batch_with(key=b"]"), "key of type list"),
     "number as key": (batch_with(key=b"K\x01"), "key of type int"),
     "odd items": (batch_with(tail=b"K\x01u."), "without a value"),
+    "memo left out": (b"\x80\x02Nq\x05h\x03\x86.", "no memo 3"),
     "unknown memo": (batch_with(labels=b"h\xfah\xfa"), "no memo 250"),
     "empty stack": (b"\x80\x02.", "on the stack"),
     "stack underflow": (b"\x80\x020.", "POP"),
@@ -219,6 +222,94 @@ BOMBS = {
 def test_bombs_are_harmless(name):
     with pytest.raises(PickleRefusedError):
         safe_pickle.as_uint8_matrix(safe_pickle.load(BOMBS[name]), 3072)
+
+
+def text(value: str) -> bytes:
+    data = value.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+# A text of 1 MiB (memo 1), and what encodes it (memo 0 and 2); each call below copies the text.
+TEXT = b"c_codecs\nencode\nq\x00" + text("a" * 2**20) + b"q\x01" + text("latin1") + b"q\x02"
+ENCODED = b"h\x00h\x01h\x02\x86R"
+LONG = b"\x8a\xff" + b"\x7f" * 255  # 614 digits
+KEY = text("k" * 2**24)
+
+# Small pickles in which references to one large value would make copies of it, or compare it.
+MEMO_BOMBS = {
+    "encoded in a list": (
+        b"](" + TEXT + ENCODED * 3000 + b"e.",
+        "more bytes than the pickle",
+    ),
+    "encoded in a tuple": (b"(" + TEXT + ENCODED * 3000 + b"t.", "more bytes than the pickle"),
+    "encoded as items": (
+        b"}(" + text("z") + TEXT + b"\x87" + (text("k") + ENCODED) * 3000 + b"u.",
+        "more bytes than the pickle",
+    ),
+    "encoded in calls": (
+        b"(" + TEXT + b"cnumpy\ndtype\nq\x03" + (b"h\x03" + ENCODED + b"\x85R") * 3000 + b"t.",
+        "more bytes than the pickle",
+    ),
+    "shape of long numbers": (
+        batch_with(shape=b"(" + LONG + b"q\xf0" + b"h\xf0" * 900_000 + b"t"),
+        "instead of",
+    ),
+    "equal keys": (
+        b"}" + KEY + b"q\x00Ns}" + KEY + b"q\x01Ns" + b"h\x00Nsh\x01Ns" * 100_000 + b".",
+        "key of length 16,777,216",
+    ),
+}
+
+# The parent's own size must not matter: the limit is relative to the child's after its imports.
+DECODE_LIMITED = """
+import resource, sys
+from common.data import safe_pickle
+data = sys.stdin.buffer.read()
+with open("/proc/self/statm") as file:
+    pages = int(file.read().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    batch = safe_pickle.load(data)
+    value = batch.get(b"data") if isinstance(batch, dict) else batch
+    safe_pickle.as_uint8_matrix(value, 3072)
+except safe_pickle.PickleRefusedError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS and /proc")
+@pytest.mark.parametrize("name", MEMO_BOMBS)
+@pytest.mark.timeout(60)
+def test_references_do_not_amplify_memory(name):
+    data, message = MEMO_BOMBS[name]
+    data = data if data.startswith(b"\x80") else b"\x80\x02" + data
+    command = [sys.executable, "-c", DECODE_LIMITED, str(250 * 2**20)]
+    child = subprocess.run(command, input=data, capture_output=True, check=False)
+    assert child.stderr == b""
+    output = child.stdout.decode()
+    assert output.startswith("refused: ")
+    assert message in output
+
+
+def test_python3_protocol_2_bytes_come_out():
+    values = [bytes(range(256)) * 100, b"a", b"a", b"\xff" * 5000, b"x" * 300]
+    values += [bytes([n]) for n in range(256)] * 2
+    values.append(values[0])  # the same object: written once
+    batch = {"data": values, b"key": tuple(values)}
+    data = pickle.dumps(batch, protocol=2)
+    assert b"_codecs" in data
+    assert safe_pickle.load(data) == batch
+    # The tightest case: one text, and of ASCII, where a character is one byte of the pickle.
+    assert safe_pickle.load(pickle.dumps(b"a" * 10**6, protocol=2)) == b"a" * 10**6
+
+
+def test_encoding_a_text_twice():
+    call = b"c_codecs\nencode\n"
+    once = call + text("abc" * 50) + b"q\x00" + text("latin1") + b"q\x01\x86R"
+    again = call + b"h\x00h\x01\x86R"
+    with pytest.raises(PickleRefusedError, match="more bytes than the pickle has"):
+        safe_pickle.load(b"\x80\x02(" + once + again * 10 + b"t.")
 
 
 @pytest.mark.timeout(20)

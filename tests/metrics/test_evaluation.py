@@ -292,3 +292,13 @@ def test_record_is_json(tmp_path):
 def test_senseless_choices(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         make_evaluator(tmp_path, **options)
+
+
+def test_imagenets_real_images_are_drawn_with_replacement():
+    few = select_real_images(10, 1000, 1, with_replacement=True)
+    assert len(few) == 1000
+    counts = np.bincount(few, minlength=10)
+    assert counts.min() > 50
+    many = select_real_images(1_000_000, 5_000, 1, with_replacement=True)
+    # The expected number of repeats among 5,000 draws from a million is 12.5.
+    assert 0 < 5_000 - len(np.unique(many)) < 40

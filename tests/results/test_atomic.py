@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from common.results.atomic import atomic_write
+from common.files import atomic_write
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_the_record_says_what_the_run_is(started):
     assert json.loads(started.record_path.read_text()) == {
         "format": 1,
         "settings": dataclasses.asdict(SETTINGS),
-        "data": DATA,
+        "conditions": DATA,
         "state": "running",
         "environment": ENVIRONMENT,
     }
@@ -331,3 +331,12 @@ def test_a_process_keeps_others_out(folder):
 def test_folders_do_not_lock_one_another(folder):
     with folder.lock(), RunFolder(folder.path.with_name("run-1,")).lock():
         assert folder.state == "new"
+
+
+def test_a_record_older_than_a_key_is_continued_with_the_keys_default(started):
+    record = json.loads(started.record_path.read_text())
+    del record["settings"]["precision"], record["settings"]["width"]
+    started.record_path.write_text(json.dumps(record))
+    started.check(SETTINGS)
+    changed = dataclasses.replace(SETTINGS, width=16)
+    refused(lambda: started.check(changed), started.path, "width: 64 -> 16")

@@ -4,21 +4,14 @@ import numpy as np
 
 from common.configuration.settings import keys_of, make_settings
 from common.data import ArraySource
-from common.variant import Variant
+from diff_gamma_cnn.gan_task import VARIANT as DIFF_GAMMA_CNN
+from no_gamma_cnn.gan_task import VARIANT as NO_GAMMA_CNN
+from no_gamma_resnet.gan_task import VARIANT as NO_GAMMA_RESNET
+from same_gamma_cnn.gan_task import VARIANT as SAME_GAMMA_CNN
 
 VARIANTS = {
-    "no_gamma_cnn": Variant("no_gamma_cnn", "cnn", "hinge"),
-    "same_gamma_cnn": Variant("same_gamma_cnn", "cnn", "wgan_gp", gamma="shared"),
-    "diff_gamma_cnn": Variant("diff_gamma_cnn", "cnn", "wgan_gp", gamma="per_layer"),
-    "no_gamma_resnet": Variant(
-        "no_gamma_resnet",
-        "resnet",
-        "hinge",
-        redraw_latents=True,
-        batch_norm_in_d_steps=False,
-        summary_after_update=True,
-        memory_summaries=True,
-    ),
+    variant.name: variant
+    for variant in (NO_GAMMA_CNN, SAME_GAMMA_CNN, DIFF_GAMMA_CNN, NO_GAMMA_RESNET)
 }
 
 _VALUES = {

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from common.training.randomness import RandomStream, derive_seed, initializer_seed
+from common.randomness import RandomStream, derive_seed, initializer_seed
 
 
 def test_streams_are_determined_by_seed_purpose_and_counters():

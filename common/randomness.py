@@ -27,7 +27,10 @@ def initializer_seed(root_seed, name):
 
 
 class RandomStream:
-    """Draws for one purpose, addressed by counters, the same on every device and platform.
+    """Draws for one purpose, addressed by counters.
+
+    The random bits and the integers are the same on every device; normals may differ in their last
+    digits between kinds of device, whose logarithms and sines do.
 
     Args:
         root_seed: integer, the run's.
