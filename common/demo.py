@@ -34,9 +34,24 @@ _SWEPT = {
     "g_beta2": 0.999,
     "d_beta2": 0.999,
     "n_dis": 1,
+    "mg": 4,
     "num_gpus": 1,
 }
-_MG = {"cnn": 4, "resnet": 1}  # the digits are enlarged to 32x32
+# A ResNet's iteration takes several times a CNN's.
+_CHANGES = {
+    "cnn": {},
+    "resnet": {
+        "mg": 1,
+        "width": 8,
+        "iteration": 400,
+        "metric_freq": 200,
+        "save_checkpoint_freq": 200,
+        "g_beta1": 0.0,
+        "d_beta1": 0.0,
+        "g_beta2": 0.9,
+        "d_beta2": 0.9,
+    },
+}
 
 
 def configuration(variant, config):
@@ -47,7 +62,8 @@ def configuration(variant, config):
         config: the variant's own configuration, whose `scheduler_config` is kept.
     """
     keys = keys_of(variant)
-    swept = {**_SWEPT, "mg": _MG[variant.network]}
+    changes = _CHANGES[variant.network]
+    swept = {key: changes.get(key, value) for key, value in _SWEPT.items()}
     common = {key: [value] for key, value in swept.items() if key in keys}
     if "scale" in keys:
         methods = [{"sn_mode": ["SN"], "scale": [1.0]}, {"sn_mode": ["BSN"], "scale": [1.2]}]
@@ -55,7 +71,7 @@ def configuration(variant, config):
         methods = [{"sn_mode": ["SN"]}, {"sn_mode": ["BSN"]}]
     return {
         "scheduler_config": config["scheduler_config"],
-        "global_config": {key: value for key, value in _GLOBAL.items() if key in keys},
+        "global_config": {k: changes.get(k, v) for k, v in _GLOBAL.items() if k in keys},
         "test_config": [{**common, **method} for method in methods],
     }
 

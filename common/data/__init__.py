@@ -207,7 +207,7 @@ def _open_sklearn(request: _Request) -> ImageSource:
 
 
 _RUN_PREPROCESS = (
-    "make {{path}} with dataset_preprocess/{folder}/preprocess.py (run it in its folder, then move "
+    "make {{path}} as the original's dataset_preprocess/{folder}/preprocess.py does (then move "
     "its output there), or let tensorflow-datasets download the pictures (route tfds)."
 )
 
@@ -246,8 +246,8 @@ DATASETS = {
         routes={"npy": _open_folder, "tfds": _open_tfds},
         folder="imagenet",
         files=("ILSVRC2012",),
-        how="make {path} with dataset_preprocess/imagenet/preprocess.py (run it in its folder, "
-        "then move its output there), or let tensorflow-datasets prepare the pictures from the "
+        how="make {path} as the original's dataset_preprocess/ImageNet/preprocess.py does (then "
+        "move its output there), or let tensorflow-datasets prepare the pictures from the "
         "original archive (route tfds).",
         tfds="IMAGENET",
         classes=1_000,

@@ -168,6 +168,7 @@ class Evaluator:
         cache_dir: str | os.PathLike | None = None,
         metrics: Sequence[str] = tuple(METRICS),
         with_replacement: bool = False,
+        embed: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
     ) -> None:
         """Checks the choices; nothing is computed yet.
 
@@ -183,6 +184,8 @@ class Evaluator:
             cache_dir: Root of the cache for real statistics; None for Keras' own.
             with_replacement: Whether real images are drawn with replacement, as the original does
                 for ImageNet.
+            embed: How to call the network, by default the network itself; on several devices, a
+                function that shares out its batches.
             metrics: Names from `METRICS`, in any order: the columns have that of the table.
 
         Raises:
@@ -197,6 +200,7 @@ class Evaluator:
         }
         _check_choices(metrics, source, least)
         self.network = network
+        self._embed = embed or network
         self.source = source
         self.is_samples = is_samples
         self.fid_samples = fid_samples
@@ -266,7 +270,7 @@ class Evaluator:
         for start, stop in self._batches(total, "samples"):
             shape = (stop - start, *self.source.image_shape)
             images = check_samples(generate(start, stop - start), start, shape)
-            features, logits = (output.numpy() for output in self.network(images))
+            features, logits = (output.numpy() for output in self._embed(images))
             for metric in metrics:
                 wanted = max(metric.num_samples - start, 0)
                 metric.update(features[:wanted], logits[:wanted])
@@ -293,7 +297,7 @@ class Evaluator:
         accumulator = GaussianAccumulator(self.network.num_features)
         for start, stop in self._batches(len(self._indices), "real images"):
             images = scale_pixels(self.source.read(self._indices[start:stop]))
-            features, _ = self.network(tf.constant(images))
+            features, _ = self._embed(tf.constant(images))
             accumulator.update(features.numpy())
         statistics = accumulator.statistics()
         return {

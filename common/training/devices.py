@@ -86,6 +86,35 @@ def open_strategy(count):
     return tf.distribute.MirroredStrategy([f"GPU:{index}" for index in range(count)])
 
 
+def on_all_replicas(strategy, function):
+    """`function` of a batch, of which each replica of this host computes its part.
+
+    Args:
+        strategy: the strategy whose replicas share the work.
+        function: takes a tensor `[n, ...]` and returns tensors `[n, ...]`, row by row.
+
+    Returns:
+        A function of the same argument and results.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1 or is_one_of_several_workers():
+        return function
+
+    def part_of(batch):
+        index = tf.distribute.get_replica_context().replica_id_in_sync_group
+        count = tf.shape(batch)[0]
+        return function(batch[count * index // replicas : count * (index + 1) // replicas])
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def whole(batch):
+        parts = strategy.run(part_of, (batch,))
+        return tf.nest.map_structure(
+            lambda part: tf.concat(strategy.experimental_local_results(part), 0), parts
+        )
+
+    return whole
+
+
 def _open_multi_worker_strategy(count, gpus):
     _read_tf_config()
     if gpus and len(gpus) != count:

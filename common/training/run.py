@@ -15,7 +15,7 @@ from common.metrics import Evaluator, open_network
 from common.networks import NETWORKS, Normalization
 from common.randomness import derive_seed
 from common.training.batches import BatchPipeline
-from common.training.devices import is_chief, open_strategy
+from common.training.devices import is_chief, on_all_replicas, open_strategy
 from common.training.step import Optimizers, TrainingStep
 from common.training.trainer import Trainer
 
@@ -113,6 +113,7 @@ class Resources:
             cache_dir=self._options.cache_dir,
             metrics=self._options.metrics,
             with_replacement=settings.dataset == "imagenet",
+            embed=on_all_replicas(self.strategy, network),
         )
         evaluator.prepare()
         return evaluator

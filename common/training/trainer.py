@@ -15,6 +15,7 @@ from common.results.grid import make_grid, save_png
 from common.results.metrics_table import MetricsTable
 from common.results.times import is_timed, record_time
 from common.training.checkpoints import Checkpoints
+from common.training.devices import on_all_replicas
 from common.training.errors import DivergedError, InterruptedRunError
 from common.training.iterations import CompiledIterations
 from common.training.memory import memory_scalars
@@ -46,9 +47,10 @@ class Trainer:
         self._grid_latents = RandomStream(root_seed, "latents of sample grids")
         self._metric_latents = RandomStream(root_seed, "latents of metrics")
         latents = tf.TensorSpec([None, settings.latent_dim], keras.config.floatx())
-        self._generate_batch = tf.function(
+        generate = tf.function(
             lambda latents: step.generator(latents, training=False), input_signature=[latents]
         )
+        self._generate_batch = on_all_replicas(strategy, generate)
         self._events = EventLog(folder.checkpoints)
         columns = evaluator.columns if evaluator else []
         self._table = MetricsTable(folder.metrics_path, columns) if evaluator else None

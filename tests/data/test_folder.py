@@ -38,7 +38,7 @@ def refused(act, path, *words):
         act()
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
-    for word in (*words, "dataset_preprocess/imagenet/preprocess.py"):
+    for word in (*words, "dataset_preprocess/ImageNet/preprocess.py"):
         assert word in message
 
 

@@ -69,7 +69,7 @@ def test_expected_classes_without_classes(tmp_path, name):
                           "dataset_preprocess/STL10/preprocess.py", "route tfds"]),
         ("celeba", "npy", ["CelebA/celeba.npy", "dataset_preprocess/CelebA/preprocess.py"]),
         ("imagenet", "npy", ["imagenet/ILSVRC2012 not found", "route tfds",
-                             "dataset_preprocess/imagenet/preprocess.py"]),
+                             "dataset_preprocess/ImageNet/preprocess.py"]),
     ],
 )  # fmt: skip
 def test_missing_file(tmp_path, name, route, words):

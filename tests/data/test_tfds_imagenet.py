@@ -172,7 +172,7 @@ def test_missing_archive(tmp_path, tfds_dir, folder_is_there):
         "cannot download imagenet2012",
         "ILSVRC2012_img_val.tar",
         "https://image-net.org/download-images",
-        "dataset_preprocess/imagenet/preprocess.py",
+        "dataset_preprocess/ImageNet/preprocess.py",
     ):
         assert words in str(caught.value)
 

@@ -89,3 +89,11 @@ def test_devices_that_come_too_late_are_a_defect_and_say_so():
     keras.ops.zeros(1)
     with pytest.raises(RuntimeError, match="before any other use"):
         devices.open_strategy(7)
+
+
+def test_metrics_use_all_devices_and_are_those_of_one(tmp_path):
+    command = [sys.executable, "-m", "tests.training.evaluate_on_devices", tmp_path]
+    output = subprocess.run(command, check=True, timeout=200, capture_output=True, text=True).stdout
+    difference, devices_used = output.split()[-2:]
+    assert float(difference) < 1e-9
+    assert int(devices_used) == 2

@@ -1,0 +1,51 @@
+"""Evaluates a generator on one device and on two, in a process whose argument is a cache folder.
+
+Prints the largest difference of the metrics, and how many devices generated.
+"""
+
+import sys
+
+import tensorflow as tf
+
+from common.metrics import Evaluator
+from common.training.devices import on_all_replicas, open_strategy
+from common.training.run import build_step
+from tests.training.small import VARIANTS, noise_source, small_settings
+from tests.training.test_trainer import MeanColours
+
+
+def main(folder):
+    strategy = open_strategy(2)
+    variant = VARIANTS["no_gamma_cnn"]
+    with strategy.scope():
+        step = build_step(variant, small_settings(variant), 3)
+    latents = tf.random.stateless_normal([40, 8], [1, 2])
+    seen = []
+
+    def generate(latents):
+        seen.append((tf.distribute.in_cross_replica_context(), latents.device))
+        return step.generator(latents, training=False)
+
+    def evaluate(spread):
+        batch = spread(generate)
+        evaluator = Evaluator(
+            MeanColours(),
+            noise_source(8),
+            run_seed=1,
+            is_samples=40,
+            fid_samples=30,
+            fid_real=20,
+            batch_size=7,
+            cache_dir=folder,
+            embed=spread(MeanColours()),
+        )
+        return evaluator.evaluate(lambda start, count: batch(latents[start : start + count]))
+
+    alone = evaluate(lambda function: function)
+    shared = evaluate(lambda function: on_all_replicas(strategy, function))
+    difference = max(abs(alone[name] - shared[name]) for name in alone)
+    print(difference, len({device for cross_replica, device in seen if not cross_replica}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
