@@ -4,21 +4,10 @@ Every list is swept; lists are combined within a block, blocks are joined. Edit,
 `--set key=value`; select with `--only key=value`; look with `--dry_run`.
 """
 
-from common.configuration.paper import (
-    CNN_GLOBAL,
-    DATASETS,
-    SCHEDULER,
-    five_d_steps,
-    learning_rate_sweep,
-)
-
-_NORMALIZATION = {"sn_mode": ["SN"]}
+from common.configuration.paper import CNN_GLOBAL, SCHEDULER, sn_sweep
 
 config = {
     "scheduler_config": SCHEDULER,
     "global_config": {**CNN_GLOBAL, "d_gp_coe": 10.0},
-    "test_config": [
-        *(learning_rate_sweep(dataset, _NORMALIZATION) for dataset in DATASETS),
-        *(five_d_steps(dataset, _NORMALIZATION) for dataset in DATASETS),
-    ],
+    "test_config": sn_sweep(),
 }

@@ -13,10 +13,11 @@ from common.training.run import set_precision
 
 @pytest.fixture(scope="module", autouse=True)
 def _free_graphs():
-    """Graphs that pile up would take minutes to tear down when the process ends."""
+    """TensorFlow keeps traced graphs; walking them again and again would take minutes."""
     yield
     keras.backend.clear_session()
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -61,3 +61,10 @@ def five_d_steps(dataset, normalization):
     return cnn_block(
         dataset, normalization, n_dis=[5], g_beta2=[0.9], d_beta2=[0.9], iteration=[400_000]
     )
+
+
+def sn_sweep():
+    """The whole `test_config` of the variants with gammas, which train SN alone."""
+    normalization = {"sn_mode": ["SN"]}
+    kinds = (learning_rate_sweep, five_d_steps)
+    return [kind(dataset, normalization) for kind in kinds for dataset in DATASETS]
