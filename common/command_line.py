@@ -72,6 +72,12 @@ def _define_flags(values):
     flags.DEFINE_string(
         "cache_dir", None, "for networks and statistics; by default Keras' own", **options
     )
+    flags.DEFINE_bool(
+        "strict_metrics",
+        False,
+        "end the training when metrics fail, instead of logging it and leaving their row out",
+        **options,
+    )
     flags.DEFINE_string(
         "data_dir", None, "folder of the data sets; by default data in the variant's", **options
     )
@@ -156,4 +162,5 @@ def _run_options(folder, options):
         feature_network=options.feature_network,
         inception_path=options.inception_path,
         cache_dir=options.cache_dir,
+        strict_metrics=options.strict_metrics,
     )

@@ -37,12 +37,15 @@ class ImageWeights:
         """Sets the weight of each image: a tensor `[n]`, the loss's derivative by its score."""
         self._weights = weights
 
-    def weigh(self, gradients):
-        """`gradients` `[n, ...]`, those of each image multiplied by the image's weight."""
+    def get(self):
+        """The weights, `[n]`.
+
+        Raises:
+            RuntimeError: they have not been set.
+        """
         if self._weights is None:
             raise RuntimeError("ImageWeights.set() must be called before the backward pass.")
-        shape = [-1] + [1] * (gradients.shape.rank - 1)
-        return gradients * tf.reshape(tf.cast(self._weights, gradients.dtype), shape)
+        return self._weights
 
     def __enter__(self):
         self._token = _active.set(self)
@@ -57,21 +60,72 @@ def current_image_weights():
     return _active.get()
 
 
-def weighted_by_image(function, inputs, *parameters):
-    """`function(inputs, *parameters)`, the parameters' gradients weighted image by image."""
+def weighted_linear(linear, inputs, kernel):
+    """`linear(inputs, kernel)`, a bilinear map, its kernel gradient weighted image by image.
+
+    Args:
+        linear: `f(inputs, kernel) -> outputs`, linear in each.
+        inputs: `[n, ...]`.
+        kernel: of any shape.
+    """
     weights = current_image_weights()
 
     @tf.custom_gradient
-    def call(inputs, *parameters):
-        with tf.GradientTape(persistent=True) as tape:
-            tape.watch([inputs, *parameters])
-            outputs = function(inputs, *parameters)
+    def call(inputs, kernel):
+        outputs = linear(inputs, kernel)
 
         def backward(upstream):
-            by_inputs = tape.gradient(outputs, inputs, upstream)
-            by_parameters = tape.gradient(outputs, list(parameters), weights.weigh(upstream))
-            return [by_inputs, *by_parameters]
+            by_inputs = _gradient(lambda x: linear(x, kernel), inputs, upstream)
+            # The gradient is bilinear in inputs and upstream: the smaller one takes the weights.
+            if _size_per_image(inputs) < _size_per_image(upstream):
+                weighted = _times(inputs, weights.get()), upstream
+            else:
+                weighted = inputs, _times(upstream, weights.get())
+            by_kernel = _gradient(lambda k: linear(weighted[0], k), kernel, weighted[1])
+            return by_inputs, by_kernel
 
         return outputs, backward
 
-    return call(inputs, *parameters)
+    return call(inputs, kernel)
+
+
+def weighted_bias_add(add, outputs, bias):
+    """`add(outputs, bias)`, the bias' gradient weighted image by image.
+
+    Args:
+        add: `f(outputs, bias)`, the sum.
+        outputs: `[n, ...]`.
+        bias: `[c]`.
+    """
+    weights = current_image_weights()
+
+    @tf.custom_gradient
+    def call(outputs, bias):
+        def backward(upstream):
+            flat = tf.reshape(upstream, [tf.shape(upstream)[0], -1])
+            over_images = tf.matmul(tf.cast(weights.get(), flat.dtype)[None], flat)
+            over_images = tf.reshape(over_images, tf.concat([[1], tf.shape(upstream)[1:]], 0))
+            return upstream, _gradient(
+                lambda b: add(tf.zeros_like(over_images), b), bias, over_images
+            )
+
+        return add(outputs, bias), backward
+
+    return call(outputs, bias)
+
+
+def _gradient(function, x, upstream):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        outputs = function(x)
+    return tape.gradient(outputs, x, upstream)
+
+
+def _size_per_image(tensor):
+    return tensor.shape[1:].num_elements() or float("inf")
+
+
+def _times(tensor, weights):
+    """`tensor` `[n, ...]`, that of each image multiplied by the image's weight."""
+    shape = [-1] + [1] * (tensor.shape.rank - 1)
+    return tensor * tf.reshape(tf.cast(weights, tensor.dtype), shape)

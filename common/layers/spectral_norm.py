@@ -13,7 +13,11 @@ discriminator update (specification, section 1; Miyato et al. 2018, algorithm 1)
 import keras
 import tensorflow as tf
 
-from common.layers.image_weights import current_image_weights, weighted_by_image
+from common.layers.image_weights import (
+    current_image_weights,
+    weighted_bias_add,
+    weighted_linear,
+)
 
 _L2_EPSILON = 1e-12
 
@@ -207,17 +211,18 @@ class SpectralNormalized(keras.layers.Wrapper):
                 f"{self.name} was built with a shared gamma; pass it at every call (gamma=...)."
             )
         kernel, bias = self.normalized_weights(gamma)
-        operands = [inputs, kernel] if bias is None else [inputs, kernel, bias]
-        operands = [tf.cast(operand, self.layer.compute_dtype) for operand in operands]
-        if current_image_weights() is None:
-            outputs = self._affine(*operands)
-        else:
-            outputs = weighted_by_image(self._affine, *operands)
+        outputs = self._affine(*(self._to_compute_dtype(x) for x in (inputs, kernel, bias)))
         return self.layer.activation(outputs)
 
-    def _affine(self, inputs, kernel, bias=None):
-        outputs = self._linear(inputs, kernel)
-        return outputs if bias is None else self._add_bias(outputs, bias)
+    def _to_compute_dtype(self, tensor):
+        return None if tensor is None else tf.cast(tensor, self.layer.compute_dtype)
+
+    def _affine(self, inputs, kernel, bias):
+        if current_image_weights() is None:
+            outputs = self._linear(inputs, kernel)
+            return outputs if bias is None else self._add_bias(outputs, bias)
+        outputs = weighted_linear(self._linear, inputs, kernel)
+        return outputs if bias is None else weighted_bias_add(self._add_bias, outputs, bias)
 
     def compute_output_shape(self, inputs_shape, gamma_shape=None):
         del gamma_shape

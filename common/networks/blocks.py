@@ -14,12 +14,16 @@ from common.layers import (
     BatchNorm,
     BidirectionalScaledSN,
     Gamma,
+    MeanPoolingConv2D,
+    ResidualConv2D,
     SpectralNormConv2D,
     SpectralNormDense,
+    UpsamplingConv2D,
 )
 from common.randomness import initializer_seed
 from common.variant import GammaMode
 
+RESIDUAL = {None: ResidualConv2D, "up": UpsamplingConv2D, "down": MeanPoolingConv2D}
 SN_MODES = {"SN": SpectralNormConv2D, "BSN": BidirectionalScaledSN}
 
 
@@ -74,15 +78,20 @@ class PlainBlocks:
     def dense(self, name, units):
         return keras.layers.Dense(units, kernel_initializer=self._kernel(name, "dense"), name=name)
 
-    def conv(self, name, filters, size, strides=1, kind="conv"):
+    def conv(self, name, filters, size, strides=1):
         return keras.layers.Conv2D(
             filters,
             size,
             strides,
             padding="same",
-            kernel_initializer=self._kernel(name, kind),
+            kernel_initializer=self._kernel(name, "conv"),
             name=name,
         )
+
+    def residual_conv(self, name, filters, size, resample=None):
+        """A block's convolution, after upsampling ("up") or before mean pooling ("down") if any."""
+        kernel = self._kernel(name, "conv" if size == 1 else "residual")
+        return RESIDUAL[resample](filters, size, kernel_initializer=kernel, name=name)
 
     def deconv(self, name, filters, size, strides):
         return keras.layers.Conv2DTranspose(
@@ -128,7 +137,12 @@ class NormalizedBlocks:
         layer = self._plain.dense(name, units)
         return self._normalized(SpectralNormDense, layer, name)(x, **self._call)
 
-    def conv(self, x, name, filters, size, *, strides=1, kind="conv"):
-        layer = self._plain.conv(name, filters, size, strides, kind)
+    def conv(self, x, name, filters, size, *, strides=1):
+        return self._normalized_conv(x, self._plain.conv(name, filters, size, strides))
+
+    def residual_conv(self, x, name, filters, size, *, resample=None):
+        return self._normalized_conv(x, self._plain.residual_conv(name, filters, size, resample))
+
+    def _normalized_conv(self, x, layer):
         wrapper = SN_MODES[self._normalization.sn_mode]
-        return self._normalized(wrapper, layer, name)(x, **self._call)
+        return self._normalized(wrapper, layer, layer.name)(x, **self._call)

@@ -15,20 +15,12 @@ def _initializer(seed, kind):
     )
 
 
-def _upsample(x):
-    return keras.layers.UpSampling2D(2, interpolation="nearest")(x)
-
-
-def _mean_pool(x):
-    return keras.layers.AveragePooling2D(2)(x)
-
-
 def _up_block(blocks, x, name, filters):
-    shortcut = blocks.conv(f"{name}.shortcut.conv2d", filters, 1)(_upsample(x))
-    for part, resize in (("block1", _upsample), ("block2", lambda x: x)):
+    shortcut = blocks.residual_conv(f"{name}.shortcut.conv2d", filters, 1, "up")(x)
+    for part, resample in (("block1", "up"), ("block2", None)):
         x = blocks.batch_norm(f"{name}.{part}.batch_norm")(x)
-        x = resize(keras.layers.ReLU()(x))
-        x = blocks.conv(f"{name}.{part}.conv2d", filters, 3, kind="residual")(x)
+        x = keras.layers.ReLU()(x)
+        x = blocks.residual_conv(f"{name}.{part}.conv2d", filters, 3, resample)(x)
     return keras.layers.Add()([x, shortcut])
 
 
@@ -56,19 +48,15 @@ def build_generator(mg=4, latent_dim=128, width=64, seed=0):
 
 
 def _down_block(blocks, x, name, filters, *, first=False, halve=True):
-    shortcut = x
-    if first:
-        shortcut = blocks.conv(_mean_pool(shortcut), f"{name}.shortcut.conv2d", filters, 1)
-    else:
-        x = keras.layers.ReLU()(x)
-    x = blocks.conv(x, f"{name}.block1.conv2d", filters, 3, kind="residual")
-    x = keras.layers.ReLU()(x)
-    x = blocks.conv(x, f"{name}.block2.conv2d", filters, 3, kind="residual")
-    if halve:
-        x = _mean_pool(x)
+    resample = "down" if halve else None
+    # The original pools before the first shortcut's 1x1 convolution, and after those of the others,
+    # which is the same.
+    shortcut = blocks.residual_conv(x, f"{name}.shortcut.conv2d", filters, 1, resample=resample)
     if not first:
-        shortcut = blocks.conv(shortcut, f"{name}.shortcut.conv2d", filters, 1)
-        shortcut = _mean_pool(shortcut) if halve else shortcut
+        x = keras.layers.ReLU()(x)
+    x = blocks.residual_conv(x, f"{name}.block1.conv2d", filters, 3)
+    x = keras.layers.ReLU()(x)
+    x = blocks.residual_conv(x, f"{name}.block2.conv2d", filters, 3, resample=resample)
     return keras.layers.Add()([x, shortcut])
 
 

@@ -1,15 +1,22 @@
 """TensorBoard event files with TF1-style scalars, as the original's (specification, section 7)."""
 
+import contextlib
+import itertools
 import os
+import socket
+import time
 from pathlib import Path
 
+import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class EventLog:
-    """Scalars by tag and iteration. Writing happens in a thread of its own.
+    """Scalars by tag and iteration.
+
+    What is written is in the file after `flush`, `sizes` and `close`. All methods raise
+    `OSError` when it cannot.
 
     Args:
         folder: where the event files are; each process that writes adds one.
@@ -33,8 +40,7 @@ class EventLog:
 
     def sizes(self):
         """`{file name: bytes}` of the event files, everything written so far being on disk."""
-        if self._writer is not None:
-            self._writer.flush()
+        self.flush()
         return {p.name: p.stat().st_size for p in self._folder.glob("events.out.tfevents.*")}
 
     def write(self, global_id, scalars, wall_time):
@@ -46,13 +52,44 @@ class EventLog:
             wall_time: seconds since the epoch.
         """
         if self._writer is None:
-            self._writer = EventFileWriter(str(self._folder))
+            self._open(wall_time)
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        summary = Summary(value=values)
-        self._writer.add_event(Event(wall_time=wall_time, step=global_id, summary=summary))
+        self._add(Event(wall_time=wall_time, step=global_id, summary=Summary(value=values)))
+
+    def flush(self):
+        """Brings to the file what was written."""
+        if self._writer is not None:
+            with _os_errors():
+                self._writer.flush()
 
     def close(self):
-        """Writes out what is left and ends the thread."""
+        """Brings to the file what was written, and ends it."""
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            with _os_errors():
+                writer.close()
+
+    def _open(self, wall_time):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with _os_errors():
+            self._writer = tf.io.TFRecordWriter(self._new_path())
+        self._add(Event(wall_time=wall_time, file_version="brain.Event:2"))
+
+    def _add(self, event):
+        with _os_errors():
+            self._writer.write(event.SerializeToString())
+
+    def _new_path(self):
+        """A name that no other has; TensorBoard reads files in the order of their names."""
+        stem = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        paths = (self._folder / f"{stem}.{number}" for number in itertools.count())
+        return str(next(path for path in paths if not path.exists()))
+
+
+@contextlib.contextmanager
+def _os_errors():
+    """TensorFlow's errors of the file system as `OSError`s."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error

@@ -1,9 +1,13 @@
 """`time.txt`: when iterations started and ended (specification, section 7)."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 
+from common.files import atomic_write
+
 EVERY = 1000
+_LINE = re.compile(r"iter (\d{1,18}) (?:starts|ends): .*\d{6}\n")
 
 
 def is_timed(global_id, iterations):
@@ -16,6 +20,19 @@ def record_time(path, global_id, event):
     now = datetime.now().strftime("%Y-%m-%d %H:%M:%S.%f")
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(f"iter {global_id} {event}: {now}\n")
+
+
+def drop_times_after(path, global_id):
+    """Removes the lines of later iterations, which a resumed run will write again."""
+    path = Path(path)
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    matches = [_LINE.fullmatch(line) for line in lines]
+    kept = [match[0] for match in matches if match and int(match[1]) <= global_id]
+    if kept != lines:
+        with atomic_write(path) as file:
+            file.writelines(kept)
 
 
 def training_seconds(path):

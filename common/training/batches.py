@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from common.errors import UserError
 from common.pixels import scale_pixels
 from common.randomness import RandomStream
 from common.training.step import DiscriminatorBatch
@@ -18,10 +19,15 @@ class BatchPipeline:
         source: the `ImageSource`.
         settings: the job's `Settings`.
         root_seed: the run's.
+
+    Attributes:
+        error: the `UserError` of an image that could not be read, or None. TensorFlow raises one of
+            its own errors in its place.
     """
 
     def __init__(self, source, settings, root_seed):
         self._source = source
+        self.error = None
         self._latent_dim = settings.latent_dim
         self._n_dis = settings.n_dis
         self.d_batch_size = settings.d_batch_size or settings.batch_size
@@ -82,9 +88,16 @@ class BatchPipeline:
         return DiscriminatorBatch(self._images(part.of(indices)), part.of(latents), part.of(mix))
 
     def _images(self, indices):
-        pixels = tf.numpy_function(self._source.read, [indices], tf.uint8, stateful=False)
+        pixels = tf.numpy_function(self._read, [indices], tf.uint8, stateful=False)
         pixels.set_shape([indices.shape[0], *self._source.image_shape])
         return scale_pixels(pixels, self._dtype)
+
+    def _read(self, indices):
+        try:
+            return self._source.read(indices)
+        except UserError as error:
+            self.error = error
+            raise
 
 
 class _Part:

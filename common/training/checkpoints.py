@@ -2,14 +2,19 @@
 
 import json
 import logging
+import os
+import re
+import shutil
 from pathlib import Path
 
 import tensorflow as tf
 
 from common.errors import UserError
+from common.files import atomic_write, sync
 
 KEPT = 5
 _LOG = logging.getLogger(__name__)
+_NAME = re.compile(r"model-(\d{1,18})\.index")
 # What TensorFlow raises for a file that is cut short, altered, missing, or of another network.
 _DAMAGES = (
     tf.errors.OpError,
@@ -26,7 +31,9 @@ class Checkpoints:
     """Saves and restores everything that training changes.
 
     `model-<id>` in the run's checkpoint folder, the last five kept, and permanent copies in
-    `global_id-<id>/`. Each also holds what the run had written by then, see `restore`.
+    `global_id-<id>/`. Each also holds what the run had written by then, see `restore`. A checkpoint
+    is complete or absent: it is written aside, brought to the disk, and renamed. The checksums that
+    TensorFlow puts into its files are verified when they are read.
 
     Args:
         folder: the run's checkpoint folder.
@@ -39,17 +46,11 @@ class Checkpoints:
         self._restore_from = Path(restore_from or folder)
         self._progress = tf.Variable("", dtype=tf.string, trainable=False, name="progress")
         self._checkpoint = tf.train.Checkpoint(progress=self._progress, **trackables)
-        self._recent = self._manager(self._folder, KEPT)
-
-    def _manager(self, folder, keep):
-        return tf.train.CheckpointManager(
-            self._checkpoint, str(folder), max_to_keep=keep, checkpoint_name="model"
-        )
 
     @property
     def latest(self):
-        """Path of the newest checkpoint, or None."""
-        return self._recent.latest_checkpoint
+        """Path of the newest checkpoint, without a suffix, or None."""
+        return next(iter(_newest_first(self._folder)), None)
 
     def save(self, global_id, written, *, permanent=False):
         """Writes a checkpoint after iteration `global_id`.
@@ -58,12 +59,37 @@ class Checkpoints:
             global_id: the last iteration that was trained.
             written: JSON-able dictionary describing the files written so far.
             permanent: whether it is kept for good, in a folder of its own.
+
+        Raises:
+            UserError: it cannot be written; those before it are as they were.
         """
         self._progress.assign(json.dumps({"global_id": global_id, "written": written}))
-        manager = self._recent
-        if permanent:
-            manager = self._manager(self._folder / f"global_id-{global_id}", 1)
-        manager.save(checkpoint_number=global_id)
+        folder = self._folder / f"global_id-{global_id}" if permanent else self._folder
+        try:
+            self._write(folder, f"model-{global_id}")
+            if not permanent:
+                for old in _newest_first(folder)[KEPT:]:
+                    _remove(old)
+            _write_state(folder)
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{folder}: checkpoint {global_id} cannot be written ({_first_line(error)}). Those "
+                "before it are intact: mend the cause, and the same command goes on."
+            ) from error
+
+    def _write(self, folder, name):
+        aside = folder / f".{name}.partial"
+        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+        aside.mkdir(parents=True)
+        try:
+            self._checkpoint.write(str(aside / name))
+            # Without its index a checkpoint is not one: the index comes last.
+            for path in sorted(aside.iterdir(), key=lambda path: path.suffix == ".index"):
+                sync(path)
+                path.replace(folder / path.name)
+            sync(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
     def restore(self):
         """Restores the newest checkpoint that can be read; damaged ones are reported.
@@ -77,12 +103,10 @@ class Checkpoints:
         candidates = self._candidates()
         for path in candidates:
             try:
-                self._checkpoint.restore(str(path)).assert_consumed()
-                progress = json.loads(self._progress.numpy())
-                return progress["global_id"], progress["written"]
+                self._checkpoint.read(str(path)).assert_consumed()
+                return _progress(self._progress.numpy())
             except _DAMAGES as error:
-                reason = (str(error).strip() or repr(error)).splitlines()[0]
-                _LOG.warning("%s cannot be restored: %s", path, reason)
+                _LOG.warning("%s cannot be restored: %s", path, _first_line(error))
         if candidates or (self._restore_from / "checkpoint").exists():
             raise UserError(
                 f"{self._restore_from}: no checkpoint can be restored. Put one back, or move the "
@@ -92,6 +116,46 @@ class Checkpoints:
 
     def _candidates(self):
         """Paths of all checkpoints, the newest first, the permanent ones included."""
-        paths = [path.with_suffix("") for path in self._restore_from.glob("model-*.index")]
-        paths += [p.with_suffix("") for p in self._restore_from.glob("global_id-*/model-*.index")]
-        return sorted(paths, key=lambda path: int(path.name.removeprefix("model-")), reverse=True)
+        folders = [self._restore_from, *self._restore_from.glob("global_id-*")]
+        paths = [path for folder in folders for path in _newest_first(folder)]
+        return sorted(paths, key=_number, reverse=True)
+
+
+def _newest_first(folder):
+    """Paths of a folder's checkpoints, without suffix."""
+    paths = [path.with_suffix("") for path in folder.glob("model-*") if _NAME.match(path.name)]
+    return sorted(paths, key=_number, reverse=True)
+
+
+def _number(path):
+    return int(path.name.removeprefix("model-"))
+
+
+def _remove(path):
+    path.with_name(f"{path.name}.index").unlink()  # first: without it, the rest is no checkpoint
+    for part in path.parent.glob(f"{path.name}.data-*"):
+        part.unlink()
+
+
+def _write_state(folder):
+    """Writes the file that `tf.train.latest_checkpoint` reads, with relative names."""
+    names = [path.name for path in reversed(_newest_first(folder))]
+    lines = [f'model_checkpoint_path: "{names[-1]}"']
+    lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+    with atomic_write(folder / "checkpoint") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def _progress(text):
+    """`(global_id, written)` of the JSON text that a checkpoint carries."""
+    progress = json.loads(text)
+    global_id, written = progress["global_id"], progress["written"]
+    if not isinstance(global_id, int) or not isinstance(written, dict):
+        raise TypeError(f"the record of its progress is {text!r}")
+    return global_id, written
+
+
+def _first_line(error):
+    if isinstance(error, OSError) and error.strerror:
+        return os.strerror(error.errno) if error.errno else error.strerror
+    return (str(error).strip() or repr(error)).splitlines()[0]

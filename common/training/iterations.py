@@ -15,13 +15,28 @@ class CompiledIterations:
         pipeline: the `BatchPipeline`.
         n_dis: discriminator steps per iteration.
         first_iteration: id of the first iteration to run; the others follow in order.
+        summary_freq: iterations between those whose summaries are wanted: where summaries take a
+            pass of their own, the others go without it.
         jit_compile: whether XLA compiles the steps; for a strategy of one device.
     """
 
-    def __init__(self, strategy, step, pipeline, n_dis, first_iteration, *, jit_compile=False):
+    def __init__(
+        self,
+        strategy,
+        step,
+        pipeline,
+        n_dis,
+        first_iteration,
+        *,
+        summary_freq=1,
+        jit_compile=False,
+    ):
         self._strategy = strategy
         self._step = step
+        self._pipeline = pipeline
         self._n_dis = n_dis
+        self._next = first_iteration
+        self._summary_freq = summary_freq
         self._jit_compile = jit_compile
         self._batches = self._iterator(pipeline.discriminator_batches, first_iteration)
         self._latents = None
@@ -30,7 +45,11 @@ class CompiledIterations:
         self._tags = ()
         self._is_multi_worker = strategy.extended._in_multi_worker_mode()
         self._compiled = tf.function(
-            self._run, input_signature=[tf.TensorSpec((), tf.int32, "count")]
+            self._run,
+            input_signature=[
+                tf.TensorSpec((), tf.int64, "first"),
+                tf.TensorSpec((), tf.int32, "count"),
+            ],
         )
 
     def _iterator(self, make_dataset, first_iteration):
@@ -59,10 +78,12 @@ class CompiledIterations:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None) > 0
 
     def _with_all_workers(self, call):
-        """What `call()` returns, the loss of another worker being told from other errors."""
+        """What `call()` returns, bad images and lost workers being told from other errors."""
         try:
             return call()
         except tf.errors.OpError as error:
+            if self._pipeline.error is not None:
+                raise self._pipeline.error from None
             if not self._is_multi_worker:
                 raise
             raise WorkerLostError(
@@ -78,23 +99,27 @@ class CompiledIterations:
             replicas, the means.
 
         Raises:
+            UserError: an image cannot be read.
             WorkerLostError: of several hosts, another one has gone.
         """
-        values = self._with_all_workers(lambda: self._compiled(tf.constant(count)).numpy())
+        ids = tf.constant(self._next, tf.int64), tf.constant(count)
+        values = self._with_all_workers(lambda: self._compiled(*ids).numpy())
+        self._next += count
         return [dict(zip(self._tags, map(float, row), strict=True)) for row in values]
 
-    def _run(self, count):
+    def _run(self, first, count):
         rows = tf.TensorArray(keras.config.floatx(), size=count)
         for index in tf.range(count):
             if self._n_dis > 1:
                 for _ in tf.range(self._n_dis - 1):
                     self._on_replicas(self._step.discriminator_step, next(self._batches))
-            rows = rows.write(index, self._last_steps())
+            summaries_due = (first + tf.cast(index, tf.int64) + 1) % self._summary_freq == 0
+            rows = rows.write(index, self._last_steps(summaries_due))
         return rows.stack()
 
-    def _last_steps(self):
-        latents = () if self._latents is None else (next(self._latents),)
-        values = self._on_replicas(self._logged_step, next(self._batches), *latents)
+    def _last_steps(self, summaries_due):
+        latents = None if self._latents is None else next(self._latents)
+        values = self._on_replicas(self._logged_step, next(self._batches), latents, summaries_due)
         return self._strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
 
     def _on_replicas(self, function, *batches):

@@ -16,6 +16,7 @@ from common.networks import NETWORKS, Normalization
 from common.randomness import derive_seed
 from common.training.batches import BatchPipeline
 from common.training.devices import is_chief, on_all_replicas, open_strategy
+from common.training.start_up import StartUp
 from common.training.step import Optimizers, TrainingStep
 from common.training.trainer import Trainer
 
@@ -33,6 +34,7 @@ class RunOptions:
         feature_network: the network they use; None for the data set's own.
         inception_path: the Inception graph's archive or `.pb`; None for the cache or download.
         cache_dir: root of the cache; None for Keras' own.
+        strict_metrics: whether metrics that fail end the training.
     """
 
     data_dir: Path
@@ -41,6 +43,7 @@ class RunOptions:
     feature_network: str | None = None
     inception_path: str | None = None
     cache_dir: str | None = None
+    strict_metrics: bool = False
 
 
 class Resources:
@@ -55,7 +58,7 @@ class Resources:
     """
 
     def __init__(self, options, devices=1):
-        self._options = options
+        self.options = options
         self.strategy = open_strategy(devices)
         self._sources = {}
         self._networks = {}
@@ -73,8 +76,8 @@ class Resources:
         if key not in self._sources:
             self._sources[key] = open_source(
                 settings.dataset,
-                self._options.data_dir,
-                self._options.data_route,
+                self.options.data_dir,
+                self.options.data_route,
                 expected_images=settings.expected_images,
                 expected_classes=settings.expected_classes,
             )
@@ -86,15 +89,15 @@ class Resources:
         Raises:
             UserError: it is missing or unusable.
         """
-        if not self._options.metrics:
+        if not self.options.metrics:
             return None
         default = "digits" if settings.dataset == "digits" else "inception"
-        name = self._options.feature_network or default
+        name = self.options.feature_network or default
         if name not in self._networks:
             self._networks[name] = open_network(
                 name,
-                inception_path=self._options.inception_path,
-                cache_dir=self._options.cache_dir,
+                inception_path=self.options.inception_path,
+                cache_dir=self.options.cache_dir,
             )
         return self._networks[name]
 
@@ -110,8 +113,8 @@ class Resources:
             is_samples=settings.is_samples,
             fid_samples=settings.fid_samples,
             fid_real=settings.fid_real,
-            cache_dir=self._options.cache_dir,
-            metrics=self._options.metrics,
+            cache_dir=self.options.cache_dir,
+            metrics=self.options.metrics,
             with_replacement=settings.dataset == "imagenet",
             embed=on_all_replicas(self.strategy, network),
         )
@@ -161,11 +164,14 @@ def train_job(variant, settings, folder, resources, stop_requested=lambda: False
         UserError: data, metrics or folder are not as needed; before any training.
         InterruptedRunError, DivergedError: see `Trainer.train`.
     """
+    start_up = StartUp()
     keras.backend.clear_session()
     set_precision(settings.precision)
     root_seed = derive_seed(settings.seed, settings.run)
     source = resources.source(settings)
+    start_up.lap("data")
     evaluator = resources.evaluator(settings, root_seed)
+    start_up.lap("metrics")
     conditions = {
         "data": source.record,
         "metrics": describe_metrics(evaluator),
@@ -174,6 +180,7 @@ def train_job(variant, settings, folder, resources, stop_requested=lambda: False
     folder.start(settings, conditions, describe_environment())
     with resources.strategy.scope():
         step = build_step(variant, settings, root_seed)
+    start_up.lap("networks")
     trainer = Trainer(
         settings,
         folder,
@@ -182,6 +189,8 @@ def train_job(variant, settings, folder, resources, stop_requested=lambda: False
         pipeline=BatchPipeline(source, settings, root_seed),
         root_seed=root_seed,
         evaluator=evaluator,
+        strict_metrics=resources.options.strict_metrics,
+        start_up=start_up,
     )
     trainer.train(stop_requested)
     folder.finish()

@@ -83,13 +83,16 @@ class TrainingStep:
             fake = self.generator(batch.latents, training=True)
         return self._update_discriminator(batch, fake)
 
-    def last_steps(self, batch: DiscriminatorBatch, generator_latents=None):
+    def last_steps(self, batch: DiscriminatorBatch, generator_latents=None, summaries_due=True):
         """The last discriminator step of an iteration and its generator step.
 
         Args:
             batch: of the discriminator step.
             generator_latents: `[m, latent_dim]`, where the variant redraws them; otherwise None,
                 and the generator's pass over `batch.latents` serves both steps.
+            summaries_due: whether the values will be logged. Where the variant measures the
+                discriminator after its update, this costs a pass, which is left out otherwise: the
+                values are then those before the update.
 
         Returns:
             `{tag: scalar}`: what the iteration logs.
@@ -97,7 +100,14 @@ class TrainingStep:
         if self.variant.redraw_latents:
             scalars = self.discriminator_step(batch)
             if self.variant.summary_after_update:
-                scalars = self.measure_discriminator(batch)
+                before = scalars
+                scalars = before | tf.cond(
+                    summaries_due,
+                    lambda: self.measure_discriminator(batch),
+                    lambda: {
+                        tag: before[tag] for tag in before if not tag.startswith("gradient_norm")
+                    },
+                )
             return {**scalars, **self._update_generator(*self._generate(generator_latents, 1))}
         fake, tape = self._generate(batch.latents, 1 + int(self.variant.batch_norm_in_d_steps))
         scalars = self._update_discriminator(batch, tf.stop_gradient(fake))
@@ -120,6 +130,7 @@ class TrainingStep:
                 for g, p in zip(gradients, penalty_gradients, strict=True)
             ]
         scalars |= normalization_scalars(self.discriminator)
+        scalars |= self._gradient_norm("d", self.optimizers.discriminator, gradients)
         self._apply(self.optimizers.discriminator, gradients, self.discriminator)
         for layer in self._spectral_layers:
             layer.advance_u()
@@ -133,7 +144,8 @@ class TrainingStep:
         by_images = discriminator_tape.gradient(scaled_loss, fake)
         gradients = tape.gradient(fake, self._variables(self.generator), by_images)
         self._apply(self.optimizers.generator, gradients, self.generator)
-        return {"loss/g/fake": loss, "loss/g": loss}
+        norm = self._gradient_norm("g", self.optimizers.generator, gradients)
+        return {"loss/g/fake": loss, "loss/g": loss, **norm}
 
     def _adversarial_gradients(self, real, fake):
         """One pass over real and generated images together: what it measures, and gradients."""
@@ -176,6 +188,13 @@ class TrainingStep:
         scalars, _ = self._loss_by_scores(scores)
         scalars |= slope_scalars(*tf.split(slopes(tape.gradient(scores, images)), 2))
         return scalars | normalization_scalars(self.discriminator)
+
+    @staticmethod
+    def _gradient_norm(network, optimizer, gradients):
+        """`{tag: scalar}`, empty under loss scaling, which expects gradients to overflow."""
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            return {}
+        return {f"gradient_norm/{network}": tf.linalg.global_norm(gradients)}
 
     def _apply(self, optimizer, gradients, model):
         # Keras sums the gradients over the replicas; the update is by their mean.

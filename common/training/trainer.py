@@ -1,5 +1,6 @@
 """The training loop, and what it leaves behind."""
 
+import contextlib
 import logging
 import math
 import time
@@ -9,11 +10,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from common.errors import UserError
+from common.metrics import InvalidSamplesError
 from common.randomness import RandomStream
 from common.results.events import EventLog
 from common.results.grid import make_grid, save_png
 from common.results.metrics_table import MetricsTable
-from common.results.times import is_timed, record_time
+from common.results.times import drop_times_after, is_timed, record_time
 from common.training.checkpoints import Checkpoints
 from common.training.devices import on_all_replicas
 from common.training.errors import DivergedError, InterruptedRunError
@@ -35,15 +38,32 @@ class Trainer:
         pipeline: the `BatchPipeline`.
         root_seed: the run's.
         evaluator: an `Evaluator`, or None to train without metrics.
+        strict_metrics: whether a failure to compute them ends the training; otherwise it is
+            logged, its row left out, and training goes on.
+        start_up: a `StartUp`, which the first iteration ends.
     """
 
-    def __init__(self, settings, folder, *, strategy, step, pipeline, root_seed, evaluator=None):
+    def __init__(
+        self,
+        settings,
+        folder,
+        *,
+        strategy,
+        step,
+        pipeline,
+        root_seed,
+        evaluator=None,
+        strict_metrics=False,
+        start_up=None,
+    ):
         self._settings = settings
         self._folder = folder
         self._strategy = strategy
         self._step = step
         self._pipeline = pipeline
         self._evaluator = evaluator
+        self._strict_metrics = strict_metrics
+        self._start_up = start_up
         self._grid_latents = RandomStream(root_seed, "latents of sample grids")
         self._metric_latents = RandomStream(root_seed, "latents of metrics")
         latents = tf.TensorSpec([None, settings.latent_dim], keras.config.floatx())
@@ -72,12 +92,17 @@ class Trainer:
 
         Raises:
             InterruptedRunError: it was asked to stop before the end.
-            DivergedError: a logged value became NaN or infinite.
+            DivergedError: a logged value, or a sample, became NaN or infinite.
+            UserError: what there is cannot be continued, or results cannot be written.
         """
         try:
-            self._train(self._resume(), stop_requested)
-        finally:
-            self._events.close()
+            with contextlib.closing(self._events):
+                self._train(self._resume(), stop_requested)
+        except OSError as error:
+            raise UserError(
+                f"{self._folder.path}: results cannot be written ({error}). What the last "
+                "checkpoint holds is safe: mend the cause, and the same command goes on."
+            ) from error
 
     def _train(self, done, stop_requested):
         """Trains all iterations after `done`."""
@@ -88,6 +113,7 @@ class Trainer:
             self._pipeline,
             settings.n_dis,
             done + 1,
+            summary_freq=settings.summary_freq,
             jit_compile=settings.jit_compile,
         )
         with self._progress_bar(done) as bar:
@@ -95,7 +121,10 @@ class Trainer:
             for first, last in planner.chunks(done + 1, settings.iteration):
                 if is_timed(first, settings.iteration):
                     record_time(self._folder.times_path, first, "starts")
-                self._log(first, iterations.run(last - first + 1))
+                rows = iterations.run(last - first + 1)
+                if self._start_up and first == done + 1:
+                    self._start_up.finish("first iteration")
+                self._log(first, rows)
                 self._after(last)
                 bar.update(last - first + 1)
                 if iterations.any_worker(stop_requested()) and last + 1 < settings.iteration:
@@ -105,6 +134,7 @@ class Trainer:
         """Restores the last checkpoint; returns the last iteration it holds, -1 if none."""
         done, written = self._checkpoints.restore()
         self._events.rewind(written.get("events", {}))
+        drop_times_after(self._folder.times_path, done)
         if self._table:
             self._table.drop_after(done)
         if done >= 0:
@@ -144,15 +174,20 @@ class Trainer:
             if self._step.variant.memory_summaries:
                 self._events.write(global_id, memory_scalars(), now)
             self._refuse_non_finite(global_id, scalars)
+        self._events.flush()
 
     def _refuse_non_finite(self, global_id, scalars):
         bad = [tag for tag, value in scalars.items() if not math.isfinite(value)]
         if bad:
-            raise DivergedError(
-                f"iteration {global_id}: {', '.join(bad)} is not finite; training has diverged. "
-                f"What was measured up to then is in {self._folder.path}; the last checkpoint is "
-                f"{self._checkpoints.latest or 'none'}."
-            )
+            raise self._divergence(f"iteration {global_id}: {', '.join(bad)} is not finite")
+
+    def _divergence(self, what):
+        layers = _layers_not_finite(self._step.generator, self._step.discriminator)
+        return DivergedError(
+            f"{what}; training has diverged. Layers whose weights are not finite: "
+            f"{', '.join(layers) or 'none'}. What was measured up to then is in "
+            f"{self._folder.path}; the last good checkpoint is {self._checkpoints.latest}."
+        )
 
     def _after(self, global_id):
         """Does what is due after an iteration.
@@ -213,11 +248,25 @@ class Trainer:
         if self._evaluator is None:
             return
         if global_id not in self._table.ids:
-            metrics = self._evaluator.evaluate(self._metric_samples(global_id))
+            metrics = self._evaluate(global_id)
+            if metrics is None:
+                return
             self._table.add(global_id, metrics)
             _LOG.info("global_id %d: %s", global_id, metrics)
         scalars = {f"metric/{name}": value for name, value in self._table.row(global_id).items()}
         self._events.write(global_id, scalars, time.time())
+
+    def _evaluate(self, global_id):
+        """The metrics, or None if they failed, which need not cost the training."""
+        try:
+            return self._evaluator.evaluate(self._metric_samples(global_id))
+        except InvalidSamplesError as error:
+            raise self._divergence(f"iteration {global_id}: {error}") from error
+        except Exception:
+            if self._strict_metrics:
+                raise
+            _LOG.exception("global_id %d: the metrics failed; their row is left out", global_id)
+            return None
 
     def _metric_samples(self, global_id):
         """The generator as a function of sample numbers, as the evaluator calls it."""
@@ -225,3 +274,13 @@ class Trainer:
         shape = [count, self._settings.latent_dim]
         latents = self._metric_latents.normal(shape, global_id, dtype=keras.config.floatx())
         return lambda start, count: self._generate_batch(latents[start : start + count])
+
+
+def _layers_not_finite(*models):
+    """Names of the layers that have weights with NaN or infinity, in the order of the layers."""
+    return [
+        f"{model.name} {layer.name}"
+        for model in models
+        for layer in model.layers
+        if not all(np.isfinite(weight).all() for weight in layer.get_weights())
+    ]

@@ -49,17 +49,16 @@ class StraightforwardStep:
         wasserstein = tf.reduce_mean(on_fake) - tf.reduce_mean(on_real)
         return wasserstein + self.settings.d_gp_coe * penalty
 
-    def discriminator_step(self, batch):
+    def discriminator_step(self, batch, *, measure=True):
         fake = self.generate(batch.latents, advance=self.variant.batch_norm_in_d_steps)
         variables = [v.value for v in self.discriminator.trainable_variables]
         with tf.GradientTape() as tape:
             loss = self.discriminator_loss(batch.images, fake, batch.mix)
         gradients = tape.gradient(loss, variables)
-        measured = {
-            "loss/d": loss,
-            "d/mean_real_slopes": tf.reduce_mean(self.slopes(batch.images)),
-            "d/max_fake_slopes": tf.reduce_max(self.slopes(fake)),
-        }
+        measured = {"loss/d": loss}
+        if measure:
+            measured["d/mean_real_slopes"] = tf.reduce_mean(self.slopes(batch.images))
+            measured["d/max_fake_slopes"] = tf.reduce_max(self.slopes(fake))
         self._d_adam.apply(gradients)
         for layer in spectral_layers(self.discriminator):
             layer.advance_u()

@@ -1,6 +1,5 @@
 """The compiled iteration against a straightforward one, written from the specification."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +8,7 @@ from common.layers import BatchNorm, spectral_layers
 from common.training.batches import BatchPipeline
 from common.training.run import build_step
 from common.training.step import TrainingStep
+from tests.training.plain_layers import plain_copy
 from tests.training.small import VARIANTS, noise_source, small_settings
 from tests.training.straightforward import StraightforwardStep
 
@@ -16,9 +16,7 @@ from tests.training.straightforward import StraightforwardStep
 def twins(variant, settings):
     """The engine's step and a straightforward one that starts from the same values."""
     step = build_step(variant, settings, root_seed=3)
-    copies = [keras.models.clone_model(m) for m in (step.generator, step.discriminator)]
-    for copy, model in zip(copies, (step.generator, step.discriminator), strict=True):
-        copy.set_weights(model.get_weights())
+    copies = [plain_copy(model) for model in (step.generator, step.discriminator)]
     return step, StraightforwardStep(variant, *copies, settings)
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.benchmarks.<name>` prints one JSON object per line."""

@@ -1,0 +1,156 @@
+"""How long a training iteration takes, and what share of that its convolutions alone would need.
+
+    python -m tests.benchmarks.train_step --variant no_gamma_cnn --sn_mode BSN --batch_size 64
+
+One JSON line for the engine: seconds per iteration, images per second (real and generated, of all
+discriminator and generator steps), peak memory, GFLOP of the arithmetic that an iteration cannot do
+without, and the share of the machine's own rate at it, measured in turn in the same process. With
+`--against straightforward`, a line for a plain TensorFlow 2 step (separate passes, the generator
+run twice, slopes by extra passes), in turn with the others, and the ratio.
+"""
+
+import argparse
+
+import keras
+import tensorflow as tf
+
+from common.configuration.settings import make_settings
+from common.networks import NETWORKS
+from common.training.batches import BatchPipeline
+from common.training.iterations import CompiledIterations
+from common.training.run import build_step, set_precision
+from tests.benchmarks.convolutions import WorkFunctions, iteration_work
+from tests.benchmarks.measuring import alternate, peak_rss_bytes, print_line, spread
+from tests.training.plain_layers import plain_copy
+from tests.training.small import VARIANTS, noise_source, values_of
+from tests.training.straightforward import StraightforwardStep
+
+_PAPERS_MG = {"cifar10": 4, "stl10": 6, "celeba": 8, "imagenet": 4}
+
+
+def main():
+    arguments = _parse()
+    set_precision(arguments.precision)
+    tf.config.optimizer.set_experimental_options({"remapping": False})
+    variant = VARIANTS[arguments.variant]
+    settings = _settings(variant, arguments)
+    size = NETWORKS[variant.network].IMAGE_SIZE_PER_MG * settings.mg
+    pipeline = BatchPipeline(noise_source(size, 2_000), settings, root_seed=0)
+    step = build_step(variant, settings, root_seed=0)
+    peak = {}
+    functions = {"engine": _engine(step, pipeline, settings)}
+    functions["engine"]()
+    peak["engine"] = peak_rss_bytes()
+    if arguments.against:
+        functions["straightforward"] = _straightforward(step, pipeline, settings, arguments)
+        functions["straightforward"]()
+        peak["straightforward"] = peak_rss_bytes()
+    work = WorkFunctions(iteration_work(step, settings, with_summaries=arguments.summaries))
+    functions["convolutions"] = work
+    seconds = alternate(functions, arguments.steps)
+    _report(arguments, settings, work, seconds, peak)
+
+
+def _parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variant", choices=list(VARIANTS), default="no_gamma_cnn")
+    parser.add_argument("--dataset", choices=list(_PAPERS_MG), help="decides the images' size")
+    parser.add_argument("--sn_mode", choices=["SN", "BSN"], default="SN")
+    parser.add_argument("--batch_size", type=int, help="64; ResNet: 16 for D, and G twice it")
+    parser.add_argument("--n_dis", type=int, help="by default 1, the ResNet 5")
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--summaries", choices=["on", "off"], default="on")
+    parser.add_argument("--steps", type=int, default=10, help="number of timed iterations")
+    parser.add_argument("--against", choices=["straightforward"])
+    arguments = parser.parse_args()
+    arguments.summaries = arguments.summaries == "on"
+    if arguments.batch_size is None:
+        arguments.batch_size = 64 if VARIANTS[arguments.variant].network == "cnn" else 16
+    return arguments
+
+
+def _settings(variant, arguments):
+    is_cnn = variant.network == "cnn"
+    dataset = arguments.dataset or ("cifar10" if is_cnn else "imagenet")
+    values = {
+        "dataset": dataset,
+        "mg": _PAPERS_MG[dataset],
+        "width": arguments.width,
+        "latent_dim": 128,
+        "sn_mode": arguments.sn_mode,
+        "scale": 1.0,
+        "n_dis": arguments.n_dis or (1 if is_cnn else 5),
+        "batch_size": arguments.batch_size,
+        "d_batch_size": arguments.batch_size,
+        "g_batch_size": 2 * arguments.batch_size,
+        "summary_freq": 1 if arguments.summaries else 10**9,
+        "precision": arguments.precision,
+        "iteration": 10**9,
+    }
+    return make_settings(variant, values_of(variant, **values))
+
+
+def _engine(step, pipeline, settings):
+    iterations = CompiledIterations(
+        tf.distribute.get_strategy(),
+        step,
+        pipeline,
+        settings.n_dis,
+        0,
+        summary_freq=settings.summary_freq,
+    )
+    return lambda: iterations.run(1)
+
+
+def _straightforward(step, pipeline, settings, arguments):
+    models = [plain_copy(model) for model in (step.generator, step.discriminator)]
+    plain = StraightforwardStep(step.variant, *models, settings)
+    batches = iter(pipeline.discriminator_batches(0))
+    latents = iter(pipeline.generator_latents(0)) if step.variant.redraw_latents else None
+
+    @tf.function(autograph=False)
+    def iterate(d_batches, g_latents):
+        for batch in d_batches:
+            last = batch is d_batches[-1]
+            measured = plain.discriminator_step(batch, measure=last and arguments.summaries)
+        measured["loss/g"] = plain.generator_step(g_latents)
+        return measured
+
+    def run():
+        drawn = [next(batches) for _ in range(settings.n_dis)]
+        measured = iterate(drawn, drawn[-1].latents if latents is None else next(latents))
+        return {tag: float(value) for tag, value in measured.items()}
+
+    return run
+
+
+def _report(arguments, settings, work, seconds, peak):
+    d_images = settings.d_batch_size or settings.batch_size
+    images = 2 * d_images * settings.n_dis + (settings.g_batch_size or settings.batch_size)
+    limit = spread(seconds["convolutions"])["median"]
+    medians = {name: spread(values)["median"] for name, values in seconds.items()}
+    for name in peak:
+        print_line(
+            step=name,
+            **{key: getattr(arguments, key) for key in ("variant", "sn_mode", "batch_size")},
+            n_dis=settings.n_dis,
+            image_size=NETWORKS[VARIANTS[arguments.variant].network].IMAGE_SIZE_PER_MG
+            * settings.mg,
+            precision=keras.config.dtype_policy().name,
+            summaries=arguments.summaries,
+            seconds_per_iteration=spread(seconds[name]),
+            images_per_second=images / medians[name],
+            peak_rss_bytes=peak[name],
+            gflop_per_iteration=work.flop / 1e9,
+            gflop_per_second=work.flop / 1e9 / medians[name],
+            convolution_seconds=spread(seconds["convolutions"]),
+            share_of_convolution_rate=limit / medians[name],
+        )
+    if arguments.against:
+        pairs = zip(seconds["straightforward"], seconds["engine"], strict=True)
+        print_line(straightforward_over_engine=spread([theirs / ours for theirs, ours in pairs]))
+
+
+if __name__ == "__main__":
+    main()

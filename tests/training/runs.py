@@ -1,0 +1,87 @@
+"""Whole small runs in a folder, and what they left there."""
+
+import itertools
+
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from common.metrics import Evaluator, FeatureNetwork
+from common.results.run_folder import RunFolder
+from common.training.batches import BatchPipeline
+from common.training.run import build_step
+from common.training.trainer import Trainer
+from tests.training.small import VARIANTS, noise_source, small_settings
+
+SEED = 11
+
+
+class MeanColours(FeatureNetwork):
+    """Stands in for a feature network: mean colours as features, cheap and deterministic."""
+
+    name = "colours"
+    column_prefix = "colours_"
+    input_size = 8
+    num_features = 3
+    num_classes = 3
+
+    def __init__(self):
+        super().__init__("0", {})
+
+    def embed(self, images):
+        features = tf.reduce_mean(images, axis=[1, 2])
+        return features, 10 * features
+
+
+def train(
+    folder,
+    name="no_gamma_cnn",
+    stop_after=None,
+    evaluate=True,
+    *,
+    network=None,
+    strict_metrics=False,
+    stop_requested=lambda: False,
+    **changes,
+):
+    """Trains a small job in `folder`, or goes on; stops after `stop_after` chunks."""
+    variant = VARIANTS[name]
+    settings = small_settings(variant, **changes)
+    step = build_step(variant, settings, SEED)
+    source = noise_source(step.generator.output_shape[1])
+    run = RunFolder(folder)
+    run.path.mkdir(exist_ok=True)
+    run.start(settings, {"data": source.record}, {})
+    evaluator = None
+    if evaluate:
+        counts = {k: getattr(settings, k) for k in ("is_samples", "fid_samples", "fid_real")}
+        evaluator = Evaluator(
+            network or MeanColours(),
+            source,
+            run_seed=SEED,
+            cache_dir=folder.parent / "cache",
+            **counts,
+        )
+    trainer = Trainer(
+        settings,
+        run,
+        strategy=tf.distribute.get_strategy(),
+        step=step,
+        pipeline=BatchPipeline(source, settings, SEED),
+        root_seed=SEED,
+        evaluator=evaluator,
+        strict_metrics=strict_metrics,
+    )
+    chunks = itertools.count(1)
+    trainer.train(lambda: next(chunks) == stop_after or stop_requested())
+    run.finish()
+    return step
+
+
+def scalars_of(folder):
+    events = EventAccumulator(str(folder / "checkpoint"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if not tag.startswith("memory/")
+    }
