@@ -264,7 +264,7 @@ def test_sidecar_goes_before_its_array(tmp_path, monkeypatch):
     open_source("stl10", tmp_path, "tfds", expected_images=9)
     sidecar = tmp_path / "STL10" / "stl10.tfds.npy.json"
     damage_order(None, sidecar)
-    monkeypatch.setattr(tfds_route, "_write_array", lambda *_: pytest.fail("crash"))
+    monkeypatch.setattr(tfds_route, "_write_pictures", lambda *_: pytest.fail("crash"))
     with pytest.raises(pytest.fail.Exception, match="crash"):
         open_source("stl10", tmp_path, "tfds", expected_images=9)
     assert not sidecar.exists()
@@ -302,7 +302,7 @@ def test_wrong_count(tmp_path):
 
 @pytest.mark.usefixtures("tfds_dir")
 def test_wrong_stored_size(tmp_path, monkeypatch):
-    spec = tfds_route.TfdsSpec("stl10", ("unlabelled",), (95, 96, 3), tfds_route.halve)
+    spec = tfds_route.TfdsSpec("stl10", ("unlabelled",), (95, 96, 3), None)
     monkeypatch.setattr(tfds_route, "STL10", spec)
     with pytest.raises(UserError, match="a picture of 96x96, not 96x95"):
         open_source("stl10", tmp_path, "tfds", expected_images=9)
