@@ -4,6 +4,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -100,8 +101,8 @@ def decode_members(
                 yield member, fault
 
 
-def check_name(archive: Path, name: str) -> PurePosixPath:
-    """Returns a member's name as a path, unless it points outside of the archive.
+def check_name(archive: Path | str, name: str) -> None:
+    """Checks that a member's name does not point outside of the archive.
 
     Raises:
         UserError: an absolute name, or one with `..`, backslashes or control characters.
@@ -109,7 +110,6 @@ def check_name(archive: Path, name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
         raise UserError(f"{archive}: the member name {name!r} is not safe; get the archive anew")
-    return path
 
 
 def check_new(archive: Path, name: str, stem: str, seen: set[str]) -> None:
@@ -223,5 +223,5 @@ def _read(path: Path, archive: BinaryIO, member: Member) -> bytes:
 def _spare(prepare: Callable[[Image.Image], np.ndarray], picture: Image.Image) -> np.ndarray:
     if picture.width * picture.height <= _LARGE:
         return prepare(picture)
-    with alone():
+    with alone(), closing(picture):  # its memory is free again before the next worker's turn
         return prepare(picture)

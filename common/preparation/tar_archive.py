@@ -81,7 +81,7 @@ def tar_files(archive: Path, file, what: str = "") -> Iterator[tarfile.TarInfo]:
             while (info := tar.next()) is not None:
                 tar.members = []  # lest a million of them fill the memory
                 last = info.name
-                check_name(archive, info.name)
+                check_name(where, info.name)
                 if info.isdir():
                     continue
                 if not info.isreg() or info.issparse() or info.size < 0:

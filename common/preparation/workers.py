@@ -36,6 +36,9 @@ def worker_processes(count: int) -> Iterator[Executor]:
         count, mp_context=context, initializer=_start, initargs=(context.Lock(),)
     )
     try:
+        with _interrupts_blocked():  # which the processes inherit: the parent alone answers Ctrl-C
+            for _ in range(count):
+                pool.submit(os.getpid)
         yield pool
     except BrokenProcessPool:
         raise UserError(
@@ -67,12 +70,19 @@ def alone() -> threading.Lock:
     return _huge_lock
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start(lock) -> None:
-    """Prepares a worker process: the parent alone answers signals, and takes it along."""
+    """Prepares a worker process."""
     global _huge_lock  # noqa: PLW0603 (locks reach a process only through its initializer)
     _huge_lock = lock
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # of damaged EXIF blocks: ImageNet has some
     _keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -87,7 +97,7 @@ def _keep_freed_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3  # the numbers in malloc.h
     with suppress(OSError, AttributeError):  # another C library than glibc
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 2**24)
+        mallopt(mmap_threshold, 2**22)
         mallopt(trim_threshold, 2**25)
 
 

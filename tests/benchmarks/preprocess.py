@@ -40,7 +40,7 @@ def generate_stl10(path: Path, count: int) -> None:
     """Pictures whose stream is packed to about 0.9 of its size, as the genuine one's."""
     planes = np.stack([np.asarray(photograph(n, 96, 96, 2)).transpose(2, 1, 0) for n in range(500)])
     planes = planes[np.arange(count) % 500]
-    write_stl10(path, planes, test_X=planes[: count // 12].tobytes())
+    write_stl10(path, planes, 6, test_X=planes[: count // 12].tobytes())
 
 
 def generate_celeba(path: Path, count: int) -> None:

@@ -244,15 +244,15 @@ def test_unreadable_sidecar(tmp_path):
 @pytest.mark.usefixtures("tfds_dir")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_interruption_leaves_no_array(tmp_path, monkeypatch, error):
-    decode, calls = tfds_route._decode, []
+    decode, calls = tfds_route.decode, []
 
-    def failing(spec, data):
+    def failing(data, **options):
         calls.append(data)
         if len(calls) == 280:
             raise error("stop")
-        return decode(spec, data)
+        return decode(data, **options)
 
-    monkeypatch.setattr(tfds_route, "_decode", failing)
+    monkeypatch.setattr(tfds_route, "decode", failing)
     with pytest.raises((KeyboardInterrupt, UserError)):
         open_source("cifar10", tmp_path, "tfds", expected_images=300)
     assert [path.name for path in (tmp_path / "CIFAR10").iterdir()] == [".cifar10.tfds.npy.lock"]

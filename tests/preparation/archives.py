@@ -36,15 +36,16 @@ def encode(
     return file.getvalue()
 
 
-def write_stl10(path: Path, planes: np.ndarray, **members: bytes) -> Path:
+def write_stl10(path: Path, planes: np.ndarray, level: int = 1, **members: bytes) -> Path:
     """Writes `stl10_binary.tar.gz`.
 
     Args:
         path: the archive's.
         planes: uint8 [n, 3, 96, 96], column-major, as in the file.
+        level: how hard gzip tries.
         members: other members' contents, by the names below `stl10_binary/`, without `.bin`.
     """
-    with tarfile.open(path, "w:gz") as archive:
+    with tarfile.open(path, "w:gz", compresslevel=level) as archive:
         folder = tarfile.TarInfo("stl10_binary")
         folder.type = tarfile.DIRTYPE
         archive.addfile(folder)
@@ -58,7 +59,7 @@ def write_stl10(path: Path, planes: np.ndarray, **members: bytes) -> Path:
 def write_celeba(path: Path, files: dict[str, bytes]) -> Path:
     """Writes `img_align_celeba.zip` with its folder and these files, by name."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.mkdir("img_align_celeba") if hasattr(archive, "mkdir") else None
+        archive.writestr("img_align_celeba/", b"")
         for name, data in files.items():
             archive.writestr(name, data)
     return path
