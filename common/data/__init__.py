@@ -206,7 +206,10 @@ def _open_sklearn(request: _Request) -> ImageSource:
     return request.source("sklearn", images)
 
 
-_RUN_PREPROCESS = "make it by dataset_preprocess/{folder}/preprocess.py --output={{path}}, or let tensorflow-datasets download the pictures (route tfds)."
+_RUN_PREPROCESS = (
+    "make it by dataset_preprocess/{folder}/preprocess.py --output={{path}}, or let "
+    "tensorflow-datasets download the pictures (route tfds)."
+)
 
 DATASETS = {
     "cifar10": Dataset(

@@ -30,7 +30,7 @@ def decode(
     Raises:
         One of `DECODER_ERRORS`: not such a file, damaged, or too large.
     """
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
+    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture:
         width, height = picture.size
         if stored_size and (height, width) != stored_size:
             raise ValueError(

@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
-from common.data.decoding import DECODER_ERRORS, decode
+from common.data.decoding import DECODER_ERRORS
 from common.errors import UserError
 from common.preparation.workers import alone, in_order
 
@@ -65,8 +65,7 @@ def prepare_members(
 
 
 def decode_members(
-    prepare: Callable[[Image.Image], np.ndarray],
-    stored_size: tuple[int, int] | None,
+    make: Callable[[bytes], np.ndarray],
     skip: bool,
     archive: Path,
     members: list[Member],
@@ -74,8 +73,7 @@ def decode_members(
     """Makes the training pictures of some members; for a worker process.
 
     Args:
-        prepare: makes the training picture from the opened file.
-        stored_size: (height, width) that a file must have, or None if it may have any.
+        make: makes the training picture from a file's bytes, or raises one of `DECODER_ERRORS`.
         skip: whether a damaged file is reported as such, rather than the end of the work.
         archive: the archive's path.
         members: what to read.
@@ -89,8 +87,7 @@ def decode_members(
     with open_archive(archive) as file:
         for member in members:
             try:
-                data = _read(archive, file, member)
-                yield member, decode(data, partial(_spare, prepare), stored_size)
+                yield member, make(_read(archive, file, member))
             except (DamagedError, *DECODER_ERRORS) as error:
                 fault = " ".join(f"{type(error).__name__}: {error}".split())
                 if not skip:
@@ -167,13 +164,13 @@ class ZipMember(NamedTuple):
         """See `Member.read`."""
         _check_size(self.size)
         _check_size(self.packed)
-        header = read_exactly(archive, self.header, 30)
-        name_length = int.from_bytes(header[26:28], "little")
-        start = self.header + 30 + name_length + int.from_bytes(header[28:30], "little")
-        name = read_exactly(archive, self.header + 30, name_length)
-        if header[:4] != b"PK\x03\x04" or name != self.name.encode():
+        name = self.name.encode()
+        length = len(name).to_bytes(2, "little")
+        header = read_exactly(archive, self.header, 30 + len(name))
+        if (header[:4], header[26:28], header[30:]) != (b"PK\x03\x04", length, name):
             raise DamagedError("no header of that name at its place")
-        data = read_exactly(archive, start, self.packed)
+        extra = int.from_bytes(header[28:30], "little")
+        data = read_exactly(archive, self.header + len(header) + extra, self.packed)
         if self.deflated:
             data = self._inflate(data)
         if len(data) != self.size or zlib.crc32(data) != self.crc:
@@ -220,7 +217,8 @@ def _read(path: Path, archive: BinaryIO, member: Member) -> bytes:
         raise UserError(f"{path}: {member.name} cannot be read ({error})") from error
 
 
-def _spare(prepare: Callable[[Image.Image], np.ndarray], picture: Image.Image) -> np.ndarray:
+def sparing(prepare: Callable[[Image.Image], np.ndarray], picture: Image.Image) -> np.ndarray:
+    """Calls `prepare(picture)`; of large pictures, one at a time of all workers."""
     if picture.width * picture.height <= _LARGE:
         return prepare(picture)
     with alone(), closing(picture):  # its memory is free again before the next worker's turn

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from common.data.array_writer import write_array
-from common.data.transforms import celeba_picture
+from common.data.celeba import decode_celeba
 from common.errors import UserError
 from common.preparation.members import (
     Fault,
@@ -26,7 +26,6 @@ from common.preparation.members import (
 from common.preparation.program import Options, Preparation, main, show_progress, write_skipped
 from common.preparation.workers import worker_processes
 
-STORED_SIZE = (218, 178)
 _NAME = re.compile(r"img_align_celeba/[0-9]{6}\.jpg", re.ASCII)
 
 
@@ -55,8 +54,8 @@ def _work(
     """Makes some pictures, uint8 [n, size, size, 3]. In a worker process."""
     pixels = np.empty((len(members), size, size, 3), np.uint8)
     faults, made = [], 0
-    make = partial(celeba_picture, size=size)
-    for member, result in decode_members(make, STORED_SIZE, skip, archive, members):
+    make = partial(decode_celeba, size=size)
+    for member, result in decode_members(make, skip, archive, members):
         if isinstance(result, str):
             faults.append((member.name, result))
         else:

@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from common.data.decoding import decode
 from common.data.transforms import imagenet_picture
 from common.errors import UserError
 from common.preparation.members import (
@@ -27,6 +28,7 @@ from common.preparation.members import (
     decode_members,
     open_archive,
     prepare_members,
+    sparing,
 )
 from common.preparation.program import Options, Preparation, main, show_progress, write_skipped
 from common.preparation.tar_archive import Window, tar_files
@@ -81,8 +83,9 @@ def _work(
 ) -> tuple[int, list[Fault]]:
     """Makes and writes some pictures; returns how many. In a worker process."""
     faults = []
-    make = functools.partial(imagenet_picture, size=size)
-    for member, result in decode_members(make, None, skip, archive, members):
+    picture = functools.partial(imagenet_picture, size=size)
+    make = functools.partial(decode, prepare=functools.partial(sparing, picture))
+    for member, result in decode_members(make, skip, archive, members):
         if isinstance(result, str):
             faults.append((member.name, result))
         else:

@@ -1,5 +1,6 @@
 """CelebA's preparation, on archives in the real format."""
 
+import contextlib
 import os
 import stat
 import struct
@@ -10,8 +11,12 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.data import open_source
+from common.data.celeba import decode_celeba
+from common.data.decoding import DECODER_ERRORS
 from common.preparation.members import DamagedError
 from tests.preparation.archives import celeba_name, encode, photograph, write_celeba
 from tests.preparation.scripts import load, run
@@ -37,6 +42,42 @@ def by_opencv(data: bytes, size: int = 64) -> np.ndarray:
 
 
 EXPECTED = np.stack([by_opencv(FACES[name]) for name in sorted(FACES)])
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_decoding_stops_early_without_a_trace(data):
+    """Whatever the JPEG's colours, sampling, coding and orientation."""
+    height, width = data.draw(st.sampled_from([(218, 178)] * 4 + [(178, 218), (218, 179)]))
+    mode = data.draw(st.sampled_from(["RGB", "RGB", "RGB", "L", "CMYK"]))
+    options = {"quality": data.draw(st.integers(1, 100))}
+    if mode == "RGB":
+        options["subsampling"] = data.draw(st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]))
+    options["progressive"] = data.draw(st.booleans())
+    options["restart_marker_rows"] = data.draw(st.sampled_from([0, 1]))
+    options["comment"] = data.draw(st.binary(max_size=9))
+    orientation = data.draw(st.sampled_from([None, None, 1, 2, 3, 4]))
+    picture = photograph(data.draw(st.integers(0, 99)), height, width, grain=30).convert(mode)
+    stored = encode(picture, orientation=orientation, **options)
+    size = data.draw(st.sampled_from([64, 64, 50]))
+    if (height, width) == (218, 178):
+        assert np.array_equal(decode_celeba(stored, size), by_opencv(stored, size))
+        with pytest.raises(OSError, match=r"(?i)truncated"):
+            decode_celeba(stored[: len(stored) // 2])
+    else:
+        with pytest.raises(ValueError, match=f"a picture of {width}x{height}, not 178x218"):
+            decode_celeba(stored, size)
+
+
+@settings(max_examples=200, deadline=None)
+@given(position=st.integers(0, 700), junk=st.binary(min_size=1, max_size=4))
+def test_damaged_headers(position, junk):
+    data = bytearray(FACES[celeba_name(1)])
+    data[position : position + len(junk)] = junk
+    with contextlib.suppress(*DECODER_ERRORS):
+        assert decode_celeba(bytes(data)).shape == (64, 64, 3)
+    with contextlib.suppress(*DECODER_ERRORS):
+        assert decode_celeba(bytes(data[:position])).shape == (64, 64, 3)
 
 
 @pytest.fixture
