@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -104,8 +104,8 @@ def check_name(archive: Path | str, name: str) -> None:
     Raises:
         UserError: an absolute name, or one with `..`, backslashes or control characters.
     """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
+    outside = name.startswith("/") or ".." in name.split("/")
+    if outside or "\\" in name or not name.isprintable():
         raise UserError(f"{archive}: the member name {name!r} is not safe; get the archive anew")
 
 
