@@ -3,8 +3,8 @@
 Both prepare the same generated archive, by turns, in processes of their own. Every data set gives
 one line of JSON: pictures per second of both (the medians over the rounds), the ratio, the
 processor time that either takes for a picture (which says more than the rates where others use the
-machine), and the largest resident memory, with all child processes, of ours in MB (pages that processes share
-count for each).
+machine), and the largest resident memory, with all child processes, of ours in MB (pages that
+processes share count for each).
 """
 
 import argparse
