@@ -16,6 +16,7 @@ setup(
         "common.layers",
         "common.metrics",
         "common.networks",
+        "common.preparation",
         "common.results",
         "common.training",
         "no_gamma_cnn",

@@ -1,4 +1,4 @@
-"""How `main.py` ends."""
+"""How `main.py` and `preprocess.py` end."""
 
 EXIT_OK = 0
 EXIT_USER_ERROR = 2

@@ -207,8 +207,8 @@ def _open_sklearn(request: _Request) -> ImageSource:
 
 
 _RUN_PREPROCESS = (
-    "make {{path}} as the original's dataset_preprocess/{folder}/preprocess.py does (then move "
-    "its output there), or let tensorflow-datasets download the pictures (route tfds)."
+    "make it by dataset_preprocess/{folder}/preprocess.py --output={{path}}, or let "
+    "tensorflow-datasets download the pictures (route tfds)."
 )
 
 DATASETS = {
@@ -246,9 +246,8 @@ DATASETS = {
         routes={"npy": _open_folder, "tfds": _open_tfds},
         folder="imagenet",
         files=("ILSVRC2012",),
-        how="make {path} as the original's dataset_preprocess/ImageNet/preprocess.py does (then "
-        "move its output there), or let tensorflow-datasets prepare the pictures from the "
-        "original archive (route tfds).",
+        how="make it by dataset_preprocess/ImageNet/preprocess.py --output={path}, or let "
+        "tensorflow-datasets prepare the pictures from the original archive (route tfds).",
         tfds="IMAGENET",
         classes=1_000,
     ),

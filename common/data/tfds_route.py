@@ -6,7 +6,7 @@ those of the other route, byte for byte; only their order, which training does n
 
 import contextlib
 import fcntl
-import io
+import functools
 import json
 import logging
 import os
@@ -14,23 +14,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from common.data.array_writer import write_array
 from common.data.arrays import map_images
-from common.data.transforms import centre_crop, centre_square, halve, resize_linear, upright_rgb
+from common.data.decoding import DECODER_ERRORS, decode
+from common.data.transforms import celeba_picture, halve, imagenet_picture, upright_square
 from common.errors import UserError
+from common.files import atomic_write
 
 _LOG = logging.getLogger(__name__)
 
 _BATCH = 256
-
-_MAX_PIXELS = 2**30 // 12  # Pillow's own limit: a quarter of a GiB as RGB
-
-_DECODER_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class TfdsSpec:
         splits: the splits that are joined, in this order.
         stored_shape: (height, width, channels) of the stored pictures, or None if they are of any
             size.
-        prepare: makes the training picture from the stored one, which is upright and RGB.
+        prepare: makes the training picture from the opened stored file.
         labelled: the classes that occur are counted, and their number is written into the sidecar.
         manual: the archive that the user must have put into TFDS's folder for such, if any.
     """
@@ -55,21 +54,18 @@ class TfdsSpec:
     manual: str = ""
 
 
-CIFAR10 = TfdsSpec("cifar10", ("train",), (32, 32, 3), lambda picture: picture)
+CIFAR10 = TfdsSpec("cifar10", ("train",), (32, 32, 3), lambda picture: upright_square(picture, 32))
 # TFDS has already swapped the column-major planes of the binary file.
-STL10 = TfdsSpec("stl10", ("unlabelled",), (96, 96, 3), halve)
-CELEBA = TfdsSpec(
-    "celeb_a",
-    ("train", "validation", "test"),
-    (218, 178, 3),
-    lambda picture: halve(centre_crop(picture, 128)),
+STL10 = TfdsSpec(
+    "stl10", ("unlabelled",), (96, 96, 3), lambda picture: halve(upright_square(picture, 96))
 )
+CELEBA = TfdsSpec("celeb_a", ("train", "validation", "test"), (218, 178, 3), celeba_picture)
 # TFDS stores the files of the archive, but 22 CMYK ones and one PNG as JPEGs that it made of them.
 IMAGENET = TfdsSpec(
     "imagenet2012",
     ("train",),
     None,
-    lambda picture: resize_linear(np.asarray(centre_square(picture)), 128),
+    imagenet_picture,
     labelled=True,
     manual="ILSVRC2012_img_train.tar",
 )
@@ -105,7 +101,9 @@ def open_converted(
         with _explained(target, advice):
             target.parent.mkdir(parents=True, exist_ok=True)
             with _lock(target):
-                found = _read_sidecar(spec, target) or _convert(spec, target, count, advice)
+                found = _read_sidecar(spec, target) or _convert(
+                    spec, target, image_shape, count, advice
+                )
     return map_images(target, image_shape, count, f"Delete {target} to convert it anew."), found
 
 
@@ -142,7 +140,9 @@ def _description(spec: TfdsSpec) -> dict[str, Any]:
     }
 
 
-def _convert(spec: TfdsSpec, target: Path, count: int, advice: str) -> dict[str, Any]:
+def _convert(
+    spec: TfdsSpec, target: Path, image_shape: tuple[int, int, int], count: int, advice: str
+) -> dict[str, Any]:
     """Writes `target` and then its sidecar; returns the sidecar's contents."""
     builder = _prepared_builder(spec, advice)
     splits = builder.info.splits
@@ -156,17 +156,16 @@ def _convert(spec: TfdsSpec, target: Path, count: int, advice: str) -> dict[str,
         )
     _sidecar(target).unlink(missing_ok=True)
     labels: set[int] = set()
-    with _aside(target) as file:
-        size = _write_array(file, _pictures(spec, builder, labels), count)
+    _write_pictures(target, image_shape, _pictures(spec, builder, labels), count)
     found = {
         **_description(spec),
         "builder": f"{spec.builder}:{builder.version}",
         "images": count,
-        "bytes": size,
+        "bytes": target.stat().st_size,
         **({"classes": len(labels)} if spec.labelled else {}),
     }
-    with _aside(_sidecar(target)) as file:
-        file.write(json.dumps(found, indent=2).encode())
+    with atomic_write(_sidecar(target)) as file:
+        json.dump(found, file, indent=2)
     return found
 
 
@@ -216,14 +215,16 @@ def _pictures(spec: TfdsSpec, builder: Any, labels: set[int]) -> Iterator[np.nda
         labels: is filled with the labels that occur, if the data set is labelled.
     """
     number = 0
+    stored_size = spec.stored_shape and spec.stored_shape[:2]
+    make = functools.partial(decode, prepare=spec.prepare, stored_size=stored_size)
     with ThreadPoolExecutor() as pool:
         for batch in _encoded_batches(spec, builder):
             labels.update(batch.get("label", ()))
-            pictures = pool.map(lambda data: _decode(spec, data), batch["image"])
+            pictures = pool.map(make, batch["image"])
             prepared = []
             try:
                 prepared.extend(pictures)
-            except _DECODER_ERRORS as error:
+            except DECODER_ERRORS as error:
                 raise _unreadable(spec, builder, error, number + len(prepared)) from error
             yield np.stack(prepared)
             number += len(prepared)
@@ -264,48 +265,19 @@ def _unreadable(
     )
 
 
-def _decode(spec: TfdsSpec, data: bytes) -> np.ndarray:
-    """Makes the uint8 [H, W, C] training picture from a stored file."""
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-        width, height = picture.size
-        if spec.stored_shape and (height, width) != spec.stored_shape[:2]:
-            stored_height, stored_width, _ = spec.stored_shape
-            raise ValueError(f"a picture of {width}x{height}, not {stored_width}x{stored_height}")
-        if width * height > _MAX_PIXELS:  # Pillow itself would only warn, up to twice as many
-            raise ValueError(f"a picture of {width}x{height}, more than {_MAX_PIXELS:,} pixels")
-        return np.asarray(spec.prepare(upright_rgb(picture)))
-
-
-def _write_array(file: BinaryIO, batches: Iterator[np.ndarray], count: int) -> int:
-    """Writes `count` pictures as a .npy file, a batch at a time; returns its size in bytes."""
-    with tqdm(total=count, desc=Path(file.name).name, unit="image") as progress:
+def _write_pictures(
+    target: Path, image_shape: tuple[int, int, int], batches: Iterator[np.ndarray], count: int
+) -> None:
+    """Writes `count` pictures as a .npy file, a batch at a time."""
+    with (
+        write_array(target, image_shape) as array,
+        tqdm(total=count, desc=target.name, unit="image") as progress,
+    ):
         for batch in batches:
-            if progress.n == 0:
-                header = {
-                    "descr": "|u1",
-                    "fortran_order": False,
-                    "shape": (count, *batch.shape[1:]),
-                }
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(batch.tobytes())
+            array.append(batch)
             progress.update(len(batch))
-        if progress.n != count:
-            raise UserError(f"tensorflow-datasets gave {progress.n:,} of {count:,} pictures")
-    return file.tell()
-
-
-@contextlib.contextmanager
-def _aside(target: Path) -> Iterator[BinaryIO]:
-    """Opens a temporary file beside `target` that takes its place only if the block succeeds."""
-    part = target.with_name(target.name + ".part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+        if array.count != count:
+            raise UserError(f"tensorflow-datasets gave {array.count:,} of {count:,} pictures")
 
 
 @contextlib.contextmanager

@@ -20,6 +20,9 @@ from tensorflow_datasets.datasets.celeb_a import celeb_a_dataset_builder as cele
 from common.data import open_source, tfds_route
 from common.errors import UserError
 from tests.data.archives import python2_batch, rows, write_archive
+from tests.preparation.archives import celeba_name, write_celeba
+from tests.preparation.archives import write_stl10 as write_stl10_archive
+from tests.preparation.scripts import run
 
 CIFAR_COUNTS = (100, 60, 70, 20, 50)
 CIFAR_ROWS = [rows(count, seed) for seed, count in enumerate(CIFAR_COUNTS)]
@@ -170,6 +173,10 @@ def test_stl10(tmp_path):
     assert pictures(source) == as_counter(((blocks + 2) // 4).astype(np.uint8))
     opencv = [cv2.resize(image, (48, 48), interpolation=cv2.INTER_LINEAR) for image in upright]
     assert pictures(source) == as_counter(opencv)
+    archive = write_stl10_archive(tmp_path / "stl10_binary.tar.gz", STL_FILE)
+    output = f"--output={tmp_path}/STL10/stl10.npy"
+    assert run("STL10", archive, "--expected_images=9", output) == 0
+    assert pictures(open_source("stl10", tmp_path, "npy", 9)) == pictures(source)
 
 
 @pytest.mark.usefixtures("tfds_dir")
@@ -185,6 +192,11 @@ def test_celeba(tmp_path):
     # Joined in order: 5 training pictures, then 1 for validation, then 1 for testing.
     last = source.read(np.array([5, 6]))
     assert np.array_equal(last, np.stack(expected[5:]))
+    faces = {celeba_name(number): face(number) for number in range(1, FACES + 1)}
+    archive = write_celeba(tmp_path / "img_align_celeba.zip", faces)
+    output = f"--output={tmp_path}/CelebA/celeba.npy"
+    assert run("CelebA", archive, f"--expected_images={FACES}", output) == 0
+    assert pictures(open_source("celeba", tmp_path, "npy", FACES)) == pictures(source)
 
 
 @pytest.mark.usefixtures("tfds_dir")
@@ -244,15 +256,15 @@ def test_unreadable_sidecar(tmp_path):
 @pytest.mark.usefixtures("tfds_dir")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_interruption_leaves_no_array(tmp_path, monkeypatch, error):
-    decode, calls = tfds_route._decode, []
+    decode, calls = tfds_route.decode, []
 
-    def failing(spec, data):
+    def failing(data, **options):
         calls.append(data)
         if len(calls) == 280:
             raise error("stop")
-        return decode(spec, data)
+        return decode(data, **options)
 
-    monkeypatch.setattr(tfds_route, "_decode", failing)
+    monkeypatch.setattr(tfds_route, "decode", failing)
     with pytest.raises((KeyboardInterrupt, UserError)):
         open_source("cifar10", tmp_path, "tfds", expected_images=300)
     assert [path.name for path in (tmp_path / "CIFAR10").iterdir()] == [".cifar10.tfds.npy.lock"]
@@ -264,7 +276,7 @@ def test_sidecar_goes_before_its_array(tmp_path, monkeypatch):
     open_source("stl10", tmp_path, "tfds", expected_images=9)
     sidecar = tmp_path / "STL10" / "stl10.tfds.npy.json"
     damage_order(None, sidecar)
-    monkeypatch.setattr(tfds_route, "_write_array", lambda *_: pytest.fail("crash"))
+    monkeypatch.setattr(tfds_route, "_write_pictures", lambda *_: pytest.fail("crash"))
     with pytest.raises(pytest.fail.Exception, match="crash"):
         open_source("stl10", tmp_path, "tfds", expected_images=9)
     assert not sidecar.exists()
@@ -302,7 +314,7 @@ def test_wrong_count(tmp_path):
 
 @pytest.mark.usefixtures("tfds_dir")
 def test_wrong_stored_size(tmp_path, monkeypatch):
-    spec = tfds_route.TfdsSpec("stl10", ("unlabelled",), (95, 96, 3), tfds_route.halve)
+    spec = tfds_route.TfdsSpec("stl10", ("unlabelled",), (95, 96, 3), None)
     monkeypatch.setattr(tfds_route, "STL10", spec)
     with pytest.raises(UserError, match="a picture of 96x96, not 96x95"):
         open_source("stl10", tmp_path, "tfds", expected_images=9)

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from common.data.transforms import centre_crop, centre_square, halve, resize_linear, upright_rgb
+from common.data.transforms import (
+    celeba_picture,
+    halve,
+    halve_planes,
+    imagenet_picture,
+    resize_linear,
+    upright_square,
+)
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (218, 178, 3), dtype=np.uint8)
 
@@ -26,21 +33,22 @@ def test_halve(height, width):
     assert np.array_equal(halved, (blocks + 2) // 4)
 
 
-@pytest.mark.parametrize(("height", "width"), [(218, 178), (217, 177), (128, 128), (129, 130)])
-def test_centre_crop(height, width):
-    picture = PICTURE[:height, :width]
-    top, left = (height - 128) // 2, (width - 128) // 2
-    cropped = np.asarray(centre_crop(Image.fromarray(picture), 128))
-    assert np.array_equal(cropped, picture[top : top + 128, left : left + 128])
-
-
-@pytest.mark.parametrize(("height", "width"), [(218, 178), (100, 177), (90, 90), (1, 4), (4, 1)])
-def test_centre_square(height, width):
-    picture = PICTURE[:height, :width]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = np.asarray(centre_square(Image.fromarray(picture)))
-    assert np.array_equal(square, picture[top : top + side, left : left + side])
+@settings(max_examples=50, deadline=None)
+@given(
+    count=st.integers(0, 5),
+    height=st.integers(1, 50),
+    width=st.integers(1, 50),
+    seed=st.integers(0),
+)
+def test_halve_planes(count, height, width, seed):
+    shape = (count, 3, 2 * width, 2 * height)
+    planes = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    planes.setflags(write=False)
+    halved = halve_planes(planes)
+    assert (halved.dtype, halved.shape) == (np.uint8, (count, height, width, 3))
+    for upright, half in zip(planes.transpose(0, 3, 2, 1), halved, strict=True):
+        by_opencv = cv2.resize(upright, (width, height), interpolation=cv2.INTER_LINEAR)
+        assert np.array_equal(half, by_opencv)
 
 
 def noise(height, width, seed=0):
@@ -104,41 +112,122 @@ def test_resize_takes_views():
     assert np.array_equal(resize_linear(pixels, 128), opencv(np.ascontiguousarray(pixels), 128))
 
 
-def encoded(format_, mode="RGB", **options) -> bytes:
+def encoded(format_, mode="RGB", box=(0, 0, 178, 218), **options) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(PICTURE).convert(mode).save(file, format_, **options)
+    Image.fromarray(PICTURE).crop(box).convert(mode).save(file, format_, **options)
     return file.getvalue()
 
 
-def read_upright(data):
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(upright_rgb(picture))
+def opened(data):
+    return Image.open(io.BytesIO(data))
 
 
 def read_opencv(data):
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
 
+def squares_of_opencv(data, side, size):
+    """The centred square, and what it is when resized."""
+    pixels = read_opencv(data)
+    height, width, _ = pixels.shape
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(pixels[top : top + side, left : left + side])
+    return square, opencv(square, size)
+
+
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", range(10))
-def test_orientation(format_, orientation):
+@pytest.mark.parametrize(("height", "width"), [(218, 178), (217, 178), (218, 177), (150, 151)])
+def test_orientation(format_, orientation, height, width):
+    """Odd differences of the sides: after turning, the centre lies elsewhere."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    data = encoded(format_, exif=exif)
-    assert np.array_equal(read_upright(data), read_opencv(data))
+    data = encoded(format_, box=(0, 0, width, height), exif=exif)
+    for side in (128, 101, min(height, width)):
+        square, _ = squares_of_opencv(data, side, 64)
+        assert np.array_equal(np.asarray(upright_square(opened(data), side)), square)
+    square, resized = squares_of_opencv(data, min(height, width), 128)
+    assert np.array_equal(imagenet_picture(opened(data)), resized)
 
 
-@pytest.mark.parametrize(("mode", "tolerance"), [("L", 0), ("RGB", 0), ("CMYK", 1)])
+@pytest.mark.parametrize("size", [64, 48, 100])
+def test_celeba_picture(size):
+    data = encoded("JPEG")
+    _, resized = squares_of_opencv(data, 128, size)
+    found = celeba_picture(opened(data), size)
+    assert (found.dtype, found.shape) == (np.uint8, (size, size, 3))
+    assert np.array_equal(found, resized)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_imagenet_picture(data):
+    size = data.draw(st.sampled_from([128, 128, 64, 31]))
+    height, width = (data.draw(st.integers(size, 700)) for _ in range(2))
+    mode = data.draw(st.sampled_from(["RGB", "L", "CMYK"]))
+    orientation = data.draw(st.integers(0, 9))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    picture = Image.fromarray(noise(height, width, data.draw(st.integers(0, 9)))).convert(mode)
+    file = io.BytesIO()
+    format_ = data.draw(st.sampled_from(["JPEG", "JPEG" if mode == "CMYK" else "PNG"]))
+    picture.save(file, format_, exif=exif)
+    _, resized = squares_of_opencv(file.getvalue(), min(height, width), size)
+    assert np.array_equal(imagenet_picture(opened(file.getvalue()), size), resized)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(("height", "width"), [(4099, 4201), (4201, 4099), (3000, 7001)])
+def test_huge_pictures(mode, height, width):
+    """Beyond 2**24 pixels the rows are fetched one by one."""
+    small = Image.fromarray(noise(300, 300))
+    picture = small.resize((width, height), Image.Resampling.BILINEAR).convert(mode)
+    file = io.BytesIO()
+    picture.save(file, "JPEG")
+    _, resized = squares_of_opencv(file.getvalue(), min(height, width), 128)
+    assert np.array_equal(imagenet_picture(opened(file.getvalue())), resized)
+
+
+@pytest.mark.parametrize(("mode", "tolerance"), [("RGB", 1), ("CMYK", 1)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (90, 127), (64, 300)])
+def test_small_pictures(mode, tolerance, height, width):
+    data = encoded("JPEG", mode, box=(0, 0, width, height)) if width <= 178 else None
+    if data is None:
+        file = io.BytesIO()
+        Image.fromarray(noise(height, width)).convert(mode).save(file, "JPEG")
+        data = file.getvalue()
+    _, resized = squares_of_opencv(data, min(height, width), 128)
+    difference = imagenet_picture(opened(data)).astype(int) - resized
+    assert np.abs(difference).max() <= tolerance
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA"])
+def test_png_modes(mode):
+    data = encoded("PNG", mode)
+    found = np.asarray(upright_square(opened(data), 178))
+    assert np.array_equal(found, squares_of_opencv(data, 178, 64)[0])
+
+
+def test_pixels_of_16_bits_are_refused():
+    file = io.BytesIO()
+    Image.fromarray(np.full((200, 200), 40_000, np.uint16)).save(file, "PNG")
+    with pytest.raises(ValueError, match="mode I;16, not of 8 bits"):
+        imagenet_picture(opened(file.getvalue()))
+
+
+@pytest.mark.parametrize(("mode", "tolerance"), [("L", 0), ("RGB", 0), ("CMYK", 0)])
 def test_modes(mode, tolerance):
     data = encoded("JPEG", mode)
-    difference = read_upright(data).astype(int) - read_opencv(data)
+    square, _ = squares_of_opencv(data, 178, 64)
+    difference = np.asarray(upright_square(opened(data), 178)).astype(int) - square
     assert np.abs(difference).max() <= tolerance
 
 
 def test_orientation_in_xmp_is_ignored():
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
     data = encoded("JPEG", xmp=xmp)
-    assert np.array_equal(read_upright(data), read_opencv(data))
+    square, _ = squares_of_opencv(data, 178, 64)
+    assert np.array_equal(np.asarray(upright_square(opened(data), 178)), square)
 
 
 @settings(max_examples=150, deadline=None)
@@ -151,4 +240,4 @@ def test_damaged_exif_does_not_matter(position, junk):
     block[position : position + len(junk)] = junk
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert sorted(read_upright(encoded("JPEG", exif=bytes(block))).shape) == [3, 178, 218]
+        assert upright_square(opened(encoded("JPEG", exif=bytes(block))), 178).size == (178, 178)

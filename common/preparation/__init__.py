@@ -1,0 +1,1 @@
+"""What the scripts in `dataset_preprocess` share: options, archives, workers, interruption."""

@@ -1,0 +1,107 @@
+"""`python preprocess.py`: makes `celeba.npy` from `img_align_celeba.zip` (specification, 5).
+
+The pictures stand in the order of their numbers, uint8 [202599, 64, 64, 3], RGB.
+`python preprocess.py --help` shows the options.
+"""
+
+import re
+import sys
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from common.data.array_writer import write_array
+from common.data.celeba import decode_celeba
+from common.errors import UserError
+from common.preparation.members import (
+    Fault,
+    ZipMember,
+    check_name,
+    check_new,
+    decode_members,
+    prepare_members,
+)
+from common.preparation.program import Options, Preparation, main, show_progress, write_skipped
+from common.preparation.workers import worker_processes
+
+_NAME = re.compile(r"img_align_celeba/[0-9]{6}\.jpg", re.ASCII)
+
+
+def prepare(options: Options) -> int:
+    """Does the work; returns the number of pictures made."""
+    members = _list_members(options.input)
+    options.check_images(len(members))
+    work = partial(_work, options.size, options.skip)
+    skipped = []
+    with (
+        worker_processes(options.workers) as pool,
+        write_array(options.output, (options.size, options.size, 3)) as array,
+        show_progress(len(members), options.output.name) as progress,
+    ):
+        for pixels, faults in prepare_members(pool, options.workers, options.input, members, work):
+            array.append(pixels)
+            skipped.extend(faults)
+            progress.update(len(pixels) + len(faults))
+        write_skipped(options.output, skipped, len(members))
+    return array.count
+
+
+def _work(
+    size: int, skip: bool, archive: Path, members: list[ZipMember]
+) -> tuple[np.ndarray, list[Fault]]:
+    """Makes some pictures, uint8 [n, size, size, 3]. In a worker process."""
+    pixels = np.empty((len(members), size, size, 3), np.uint8)
+    faults, made = [], 0
+    make = partial(decode_celeba, size=size)
+    for member, result in decode_members(make, skip, archive, members):
+        if isinstance(result, str):
+            faults.append((member.name, result))
+        else:
+            pixels[made] = result
+            made += 1
+    return pixels[:made], faults
+
+
+def _list_members(archive: Path) -> list[ZipMember]:
+    """Returns the pictures in the order of their numbers."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            infos = [info for info in file.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{archive}: not a readable zip archive ({error}); get it anew") from error
+    seen = set()
+    for info in infos:
+        check_name(archive, info.filename)
+        check_new(archive, info.filename, info.filename, seen)
+    return sorted((_member(archive, info) for info in infos), key=lambda member: member.name)
+
+
+def _member(archive: Path, info: zipfile.ZipInfo) -> ZipMember:
+    if not _NAME.fullmatch(info.filename):
+        raise UserError(f"{archive}: {info.filename} is not one of img_align_celeba/<number>.jpg")
+    plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if not plain or info.flag_bits & 1:
+        raise UserError(f"{archive}: {info.filename} is encrypted or packed in an unknown way")
+    return ZipMember(
+        name=info.filename,
+        header=info.header_offset,
+        packed=info.compress_size,
+        size=info.file_size,
+        crc=info.CRC,
+        deflated=info.compress_type == zipfile.ZIP_DEFLATED,
+    )
+
+
+PREPARATION = Preparation(
+    name="CelebA",
+    archive="img_align_celeba.zip",
+    output="celeba.npy",
+    size=64,
+    images=202_599,
+    prepare=prepare,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(PREPARATION, Path(__file__).parent))
