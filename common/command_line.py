@@ -53,7 +53,7 @@ def _define_flags(values):
         "demo", False, "train on the embedded digits for a few minutes, without download", **options
     )
     flags.DEFINE_string(
-        "metrics", "is,fid", "metrics during training, separated by commas, or none", **options
+        "metrics", "is,fid", "metrics during training: of is, fid, kid, prdc; or none", **options
     )
     flags.DEFINE_string(
         "feature_network",

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from common.errors import UserError
 from common.metrics.digits import open_digits
 from common.metrics.errors import InvalidSamplesError, NonFiniteFeaturesError
-from common.metrics.evaluation import METRICS, Evaluator
+from common.metrics.evaluation import METRICS, Evaluation, Evaluator
 from common.metrics.feature_network import FeatureNetwork
 from common.metrics.inception import open_inception
 
 __all__ = [
     "METRICS",
     "NETWORKS",
+    "Evaluation",
     "Evaluator",
     "FeatureNetwork",
     "InvalidSamplesError",

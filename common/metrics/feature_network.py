@@ -1,9 +1,12 @@
 """What every network that turns images into features has in common."""
 
 import abc
+import platform
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
+import scipy
 import tensorflow as tf
 
 
@@ -23,6 +26,13 @@ def resize_bilinear_tf1(images: tf.Tensor, size: int) -> tf.Tensor:
     return tf.raw_ops.ResizeBilinear(
         images=images, size=[size, size], align_corners=False, half_pixel_centers=False
     )
+
+
+def software_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that metrics are computed with."""
+    packages = (tf, keras, np, scipy)
+    versions = {package.__name__: package.__version__ for package in packages}
+    return {"python": platform.python_version(), **versions}
 
 
 class FeatureNetwork(abc.ABC):
@@ -59,7 +69,7 @@ class FeatureNetwork(abc.ABC):
             "sha256": sha256,
             "resize": f"TF1 bilinear to {self.input_size}x{self.input_size}",
             "files": files,
-            "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+            "versions": software_versions(),
         }
         # A fixed signature: neither a smaller last batch nor another image size traces again.
         self._compiled = tf.function(

@@ -4,6 +4,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.metrics.errors import NonFiniteFeaturesError
+from common.metrics.metric import Metric
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -20,7 +21,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-class InceptionScore:
+class InceptionScore(Metric):
     """Accumulates the Inception Score over contiguous splits.
 
     The score of a split is `exp(mean over images of sum p (log p - log mean p))`, which needs

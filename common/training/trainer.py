@@ -213,9 +213,9 @@ class Trainer:
         if self._evaluator is None:
             return
         if global_id not in self._table.ids:
-            metrics = self._evaluator.evaluate(self._metric_samples(global_id))
-            self._table.add(global_id, metrics)
-            _LOG.info("global_id %d: %s", global_id, metrics)
+            evaluation = self._evaluator.evaluate(self._metric_samples(global_id))
+            self._table.add(global_id, evaluation.values, evaluation.record)
+            _LOG.info("global_id %d: %s", global_id, evaluation.values)
         scalars = {f"metric/{name}": value for name, value in self._table.row(global_id).items()}
         self._events.write(global_id, scalars, time.time())
 
