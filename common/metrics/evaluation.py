@@ -45,20 +45,25 @@ class MetricDeclaration:
         columns: Names of the results, without a network's prefix.
         uses_real_images: Whether it needs the real images.
         build: Makes an empty metric for one evaluation.
-        compare: Called with the evaluator, real and fake features; returns values and details.
+        compare: Called with a seed, real and fake features; returns values and details.
         least: Number of samples, and of real images, below which it is undefined.
     """
 
     columns: tuple[str, ...]
     uses_real_images: bool
     build: Callable[["Evaluator"], Metric] | None = None
-    compare: Callable[["Evaluator", np.ndarray, np.ndarray], Any] | None = None
+    compare: Callable[[int, np.ndarray, np.ndarray], tuple[dict, dict]] | None = None
     least: int = 2
 
 
-def _compare_kernels(evaluator: "Evaluator", real: np.ndarray, fake: np.ndarray) -> Any:
-    values = kernel_distance.kernel_inception_distance(real, fake, evaluator.run_seed)
+def _compare_kernels(seed: int, real: np.ndarray, fake: np.ndarray) -> tuple[dict, dict]:
+    values = kernel_distance.kernel_inception_distance(real, fake, seed)
     return values, {"kid_subset_size": kernel_distance.subset_size_for(len(real), len(fake))}
+
+
+def _compare_manifolds(seed: int, real: np.ndarray, fake: np.ndarray) -> tuple[dict, dict]:
+    del seed
+    return manifold.precision_recall_density_coverage(real, fake), {}
 
 
 # In the order of the columns. A metric from the same features needs one more entry here.
@@ -83,7 +88,7 @@ METRICS: dict[str, MetricDeclaration] = {
     "prdc": MetricDeclaration(
         manifold.COLUMNS,
         uses_real_images=True,
-        compare=lambda _, real, fake: (manifold.precision_recall_density_coverage(real, fake), {}),
+        compare=_compare_manifolds,
         least=manifold.NEIGHBOURS + 1,
     ),
 }
@@ -296,7 +301,9 @@ class Evaluator:
     def _build_metrics(self) -> list[Metric]:
         """Empty metrics in the order of the columns; those that share features come last."""
         metrics = [d.build(self) for d in self._declarations if d.build]
-        comparisons = [functools.partial(d.compare, self) for d in self._declarations if d.compare]
+        comparisons = [
+            functools.partial(d.compare, self.run_seed) for d in self._declarations if d.compare
+        ]
         if comparisons:
             shared = FeatureComparisons(self.real_features, self.fid_samples, comparisons)
             metrics.append(shared)

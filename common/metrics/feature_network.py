@@ -1,8 +1,10 @@
 """What every network that turns images into features has in common."""
 
 import abc
+import copy
 import platform
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
 import keras
 import numpy as np
@@ -26,6 +28,30 @@ def resize_bilinear_tf1(images: tf.Tensor, size: int) -> tf.Tensor:
     return tf.raw_ops.ResizeBilinear(
         images=images, size=[size, size], align_corners=False, half_pixel_centers=False
     )
+
+
+def resize_bilinear(images: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes bilinearly with half-pixel centres, not antialiased, as PyTorch's `interpolate`.
+
+    Args:
+        images: Float tensor `[n, height, width, channels]`, any range.
+        size: Height and width of the result, in pixels.
+
+    Returns:
+        float32 tensor `[n, size, size, channels]`, in the range of the input.
+    """
+    return tf.raw_ops.ResizeBilinear(
+        images=images, size=[size, size], align_corners=False, half_pixel_centers=True
+    )
+
+
+_Network = TypeVar("_Network", bound="FeatureNetwork")
+
+# By what a network's record says of it.
+RESIZES: dict[str, Callable[[tf.Tensor, int], tf.Tensor]] = {
+    "TF1 bilinear": resize_bilinear_tf1,
+    "bilinear": resize_bilinear,
+}
 
 
 def software_versions() -> dict[str, str]:
@@ -67,10 +93,21 @@ class FeatureNetwork(abc.ABC):
         self.provenance: dict[str, Any] = {
             "name": self.name,
             "sha256": sha256,
-            "resize": f"TF1 bilinear to {self.input_size}x{self.input_size}",
             "files": files,
             "versions": software_versions(),
         }
+        self._set_resize("TF1 bilinear")
+
+    def resized(self: _Network, resize: str) -> _Network:
+        """Returns the same network, weights shared, that resizes in a way of `RESIZES`."""
+        other = copy.copy(self)
+        other._set_resize(resize)
+        return other
+
+    def _set_resize(self, resize: str) -> None:
+        description = f"{resize} to {self.input_size}x{self.input_size}"
+        self.provenance = {**self.provenance, "resize": description}
+        self._resize = RESIZES[resize]
         # A fixed signature: neither a smaller last batch nor another image size traces again.
         self._compiled = tf.function(
             self._resize_and_embed,
@@ -100,4 +137,4 @@ class FeatureNetwork(abc.ABC):
         """
 
     def _resize_and_embed(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return self.embed(resize_bilinear_tf1(images, self.input_size))
+        return self.embed(self._resize(images, self.input_size))

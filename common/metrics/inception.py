@@ -1,5 +1,6 @@
 """The Inception network of December 2015, which published IS and FID values are computed with."""
 
+import copy
 import gzip
 import hashlib
 import io
@@ -8,6 +9,7 @@ import os
 import tarfile
 import uuid
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -34,21 +36,48 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _INPUT = "Mul"
 _FEATURES = "pool_3"
 _LOGITS = "logits"
-# The graph has 1,008 logits, of which the Inception Score uses the first 1,000.
-_LOGITS_IN_GRAPH = 1008
+# Of which the Inception Score uses the first 1,000.
+LOGITS = 1008
+
+
+# From images to `pool_3`, `logits` and, where it is known, the latter without their bias.
+Body = Callable[[tf.Tensor], Sequence[tf.Tensor]]
 
 
 class InceptionNetwork(FeatureNetwork):
-    """The frozen graph: `pool_3` as features, the first 1,000 of `logits` as classes."""
+    """The network of the frozen graph: `pool_3` as features, the first 1,000 `logits` as classes.
+
+    Attributes:
+        num_classes: Number of logits that are given, from the first on.
+        with_bias: Whether the last layer's bias is part of them.
+    """
 
     name = "inception"
     column_prefix = ""
     input_size = 299
     num_features = 2048
     num_classes = 1000
+    with_bias = True
 
-    def __init__(self, graph_bytes: bytes, files: dict[str, str]) -> None:
-        """Rewrites and imports the graph.
+    def __init__(self, body: Body, sha256: str, files: dict[str, str]) -> None:
+        """Checks the network by running it.
+
+        Args:
+            body: The network of images `[n, 299, 299, 3]` in [-1, 1]. Returned are features
+                `[n, ..., 2048]`, logits `[n, 1008]` and, as a third, logits without bias.
+            sha256: Digest of the weights.
+            files: File name to SHA-256 of what was read.
+
+        Raises:
+            UserError: The outputs are not the expected ones.
+        """
+        self._body = body
+        super().__init__(sha256, files)
+        self._check_outputs()
+
+    @classmethod
+    def from_graph(cls, graph_bytes: bytes, files: dict[str, str]) -> "InceptionNetwork":
+        """Rewrites and imports the published graph.
 
         Args:
             graph_bytes: The serialised GraphDef.
@@ -57,39 +86,56 @@ class InceptionNetwork(FeatureNetwork):
         Raises:
             UserError: The bytes are not the expected graph.
         """
-        graph, outputs = frozen_graph.rewrite(
-            frozen_graph.parse_graph(graph_bytes),
+        graph = frozen_graph.parse_graph(graph_bytes)
+        wanted = [_FEATURES, _LOGITS, frozen_graph.before_bias(graph, _LOGITS)]
+        rewritten, outputs = frozen_graph.rewrite(
+            graph,
             _INPUT,
-            [None, self.input_size, self.input_size, 3],
-            [_FEATURES, _LOGITS],
+            [None, cls.input_size, cls.input_size, 3],
+            [name for name in wanted if name],
         )
-        self._graph_function = frozen_graph.import_function(graph, _INPUT, outputs)
-        super().__init__(hashlib.sha256(graph_bytes).hexdigest(), files)
-        self._check_outputs()
+        body = frozen_graph.import_function(rewritten, _INPUT, outputs)
+        return cls(body, hashlib.sha256(graph_bytes).hexdigest(), files)
+
+    def with_logits(self, num_classes: int, with_bias: bool) -> "InceptionNetwork":
+        """Returns the same network, weights shared, that gives other logits.
+
+        Raises:
+            UserError: Logits without bias are wanted, which cannot be told from this file.
+        """
+        if not with_bias and self._outputs < 3:
+            raise UserError(
+                "the Inception graph does not show the bias of its logits, which this protocol "
+                f"leaves out; use {ARCHIVE_NAME} as published, or another protocol"
+            )
+        other = copy.copy(self)
+        other.num_classes, other.with_bias = num_classes, with_bias
+        return other.resized("TF1 bilinear")  # a compiled call of its own
 
     def embed(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Applies the graph to `[n, 299, 299, 3]` images in [-1, 1]; see the base class."""
-        features, logits = self._graph_function(images)
-        return tf.reshape(features, [-1, self.num_features]), logits[:, : self.num_classes]
+        """Applies the network to `[n, 299, 299, 3]` images in [-1, 1]; see the base class."""
+        features, *logits = self._body(images)
+        chosen = logits[0] if self.with_bias else logits[1]
+        return tf.reshape(features, [-1, self.num_features]), chosen[:, : self.num_classes]
 
     def _check_outputs(self) -> None:
-        """Runs one grey image, so that a wrong graph is found before the training starts."""
+        """Runs one grey image, so that a wrong network is found before the training starts."""
         size = self.input_size
         try:
-            outputs = self._graph_function(tf.zeros([1, size, size, 3]))
+            outputs = self._body(tf.zeros([1, size, size, 3]))
         except (ValueError, tf.errors.OpError) as error:
-            raise UserError(f"the frozen graph cannot be run: {error}") from error
-        expected = [(1, 1, 1, self.num_features), (1, _LOGITS_IN_GRAPH)]
-        for name, output, shape in zip([_FEATURES, _LOGITS], outputs, expected, strict=True):
-            if tuple(output.shape) != shape or output.dtype != tf.float32:
+            raise UserError(f"the network cannot be run: {error}") from error
+        self._outputs = len(outputs)
+        sizes = [(_FEATURES, self.num_features), (_LOGITS, LOGITS), ("logits without bias", LOGITS)]
+        for (name, length), output in zip(sizes, outputs, strict=False):
+            shape = tuple(size for size in output.shape if size != 1)
+            if shape != (length,) or output.dtype != tf.float32:
                 raise UserError(
-                    f"node {name} of the frozen graph gives {output.dtype.name} of shape "
-                    f"{tuple(output.shape)} instead of float32 {shape}; it is not the expected one"
+                    f"{name} of the network: {output.dtype.name} of shape {tuple(output.shape)} "
+                    f"instead of float32 [1, {length}]; it is not the expected one"
                 )
             if not np.isfinite(output).all():
-                raise UserError(
-                    f"node {name} of the frozen graph gives NaN; its weights are damaged"
-                )
+                raise UserError(f"{name} of the network: NaN or infinity; its weights are damaged")
 
 
 def open_inception(
@@ -115,7 +161,7 @@ def open_inception(
         files = {source.name: hashlib.sha256(data).hexdigest()}
         if archived:
             files[MEMBER_NAME] = hashlib.sha256(graph_bytes).hexdigest()
-        return InceptionNetwork(graph_bytes, files)
+        return InceptionNetwork.from_graph(graph_bytes, files)
     except UserError as error:
         raise UserError(
             f"cannot use the Inception graph {source}: {error}. Expected is {ARCHIVE_NAME} as "

@@ -1,5 +1,7 @@
 """The Inception Score (Salimans et al. 2016), from sums alone."""
 
+import math
+
 import numpy as np
 
 from common.errors import UserError
@@ -26,8 +28,8 @@ class InceptionScore(Metric):
 
     The score of a split is `exp(mean over images of sum p (log p - log mean p))`, which needs
     only the sums of `p log p` and of `p` and the number of images; no image's probabilities
-    are kept. Reported are the mean and the standard deviation (ddof 0) over the splits, split
-    `i` of `k` being images `i*N//k` to `(i+1)*N//k` (specification, section 6).
+    are kept. Reported are the mean and the standard deviation over the splits, split `i` of `k`
+    being images `i*N//k` to `(i+1)*N//k` (specification, section 6).
 
     Attributes:
         columns: Names of the results.
@@ -36,13 +38,23 @@ class InceptionScore(Metric):
 
     columns = ("inception_score_mean", "inception_score_std")
 
-    def __init__(self, num_samples: int, num_classes: int, splits: int = 10) -> None:
+    def __init__(
+        self,
+        num_samples: int,
+        num_classes: int,
+        splits: int = 10,
+        *,
+        ddof: int = 0,
+        order: np.ndarray | None = None,
+    ) -> None:
         """Starts empty.
 
         Args:
             num_samples: Number of images to come.
             num_classes: Length of a vector of logits.
             splits: Number of splits.
+            ddof: What is subtracted from the number of splits in the standard deviation.
+            order: Permutation of all images: image `order[i]` counts as the `i`-th.
 
         Raises:
             UserError: A split would be empty.
@@ -54,6 +66,11 @@ class InceptionScore(Metric):
             )
         self.num_samples = num_samples
         self._bounds = [i * num_samples // splits for i in range(splits + 1)]
+        self._ddof = ddof
+        # The split of each image, in the order in which they come.
+        self._split_of = np.repeat(np.arange(splits), np.diff(self._bounds))
+        if order is not None:
+            self._split_of[order] = self._split_of.copy()
         self._count = 0
         self._sum_p_log_p = np.zeros(splits)
         self._sum_p = np.zeros((splits, num_classes))
@@ -79,15 +96,17 @@ class InceptionScore(Metric):
             )
         log_p = log_softmax(logits)
         p = np.exp(log_p)
-        for split, (first, last) in enumerate(zip(self._bounds, self._bounds[1:], strict=False)):
-            # Slices clip at the batch's end but not at its start, where they would count back.
-            part = slice(max(first - start, 0), max(last - start, 0))
+        splits = self._split_of[start:stop]
+        for split in np.unique(splits):
+            part = splits == split
             self._sum_p_log_p[split] += np.sum(p[part] * log_p[part])
             self._sum_p[split] += p[part].sum(axis=0)
         self._count = stop
 
     def result(self) -> dict[str, float]:
         """Returns `inception_score_mean` and `inception_score_std`, both without unit.
+
+        The deviation is NaN if `ddof` is no less than the number of splits.
 
         Raises:
             ValueError: Images are still missing.
@@ -100,4 +119,6 @@ class InceptionScore(Metric):
         log_mean_p = np.log(mean_p, where=mean_p > 0, out=np.zeros_like(mean_p))
         divergence = self._sum_p_log_p / counts - np.sum(mean_p * log_mean_p, axis=1)
         scores = np.exp(divergence)
-        return dict(zip(self.columns, (float(scores.mean()), float(scores.std())), strict=True))
+        defined = len(scores) > self._ddof
+        deviation = float(scores.std(ddof=self._ddof)) if defined else math.nan
+        return dict(zip(self.columns, (float(scores.mean()), deviation), strict=True))

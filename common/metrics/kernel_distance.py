@@ -42,7 +42,7 @@ def kernel_inception_distance(
     size = subset_size_for(len(real), len(fake), subset_size)
     values = [
         _squared_discrepancy(*_subset(real, fake, size, seed, number))
-        for number in tqdm(range(subsets), desc="KID", unit="subsets", mininterval=1.0)
+        for number in tqdm(range(subsets), desc="KID", unit="subsets", delay=2, leave=False)
     ]
     return dict(zip(COLUMNS, (float(np.mean(values)), float(np.std(values))), strict=True))
 

@@ -6,6 +6,7 @@ Kynkäänniemi et al. 2019; Naeem et al. 2020.
 from collections.abc import Iterator
 
 import numpy as np
+from tqdm import tqdm
 
 from common.errors import UserError
 
@@ -93,7 +94,8 @@ def _distance_blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.n
     """Yields slices of the rows of `x` with their squared distances to all of `y`, float64."""
     height = max(_BLOCK_ELEMENTS // len(y), 1)
     y_norms = np.einsum("ij,ij->i", y, y)
-    for start in range(0, len(x), height):
+    starts = range(0, len(x), height)
+    for start in tqdm(starts, desc="nearest neighbours", unit="blocks", delay=2, leave=False):
         block = x[start : start + height]
         norms = np.einsum("ij,ij->i", block, block)[:, None] + y_norms
         distances = norms - 2 * (block @ y.T)

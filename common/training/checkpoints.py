@@ -11,7 +11,7 @@ from common.errors import UserError
 KEPT = 5
 _LOG = logging.getLogger(__name__)
 # What TensorFlow raises for a file that is cut short, altered, missing, or of another network.
-_DAMAGES = (
+DAMAGES = (
     tf.errors.OpError,
     AssertionError,
     IndexError,
@@ -80,7 +80,7 @@ class Checkpoints:
                 self._checkpoint.restore(str(path)).assert_consumed()
                 progress = json.loads(self._progress.numpy())
                 return progress["global_id"], progress["written"]
-            except _DAMAGES as error:
+            except DAMAGES as error:
                 reason = (str(error).strip() or repr(error)).splitlines()[0]
                 _LOG.warning("%s cannot be restored: %s", path, reason)
         if candidates or (self._restore_from / "checkpoint").exists():
@@ -91,7 +91,16 @@ class Checkpoints:
         return -1, {}
 
     def _candidates(self):
-        """Paths of all checkpoints, the newest first, the permanent ones included."""
-        paths = [path.with_suffix("") for path in self._restore_from.glob("model-*.index")]
-        paths += [p.with_suffix("") for p in self._restore_from.glob("global_id-*/model-*.index")]
-        return sorted(paths, key=lambda path: int(path.name.removeprefix("model-")), reverse=True)
+        return list_checkpoints(self._restore_from)
+
+
+def list_checkpoints(folder):
+    """Paths of all checkpoints in a run's folder of such, the newest first, the permanent too."""
+    paths = [path.with_suffix("") for path in folder.glob("model-*.index")]
+    paths += [path.with_suffix("") for path in folder.glob("global_id-*/model-*.index")]
+    return sorted(paths, key=iteration_of, reverse=True)
+
+
+def iteration_of(checkpoint):
+    """The last iteration that a checkpoint's path says it holds."""
+    return int(checkpoint.name.removeprefix("model-"))

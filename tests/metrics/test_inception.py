@@ -5,6 +5,7 @@ import hashlib
 import json
 import tarfile
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +15,7 @@ from tensorflow.core.framework import graph_pb2
 
 from common.errors import UserError
 from common.metrics import frozen_graph, inception, open_network
+from common.metrics.feature_network import resize_bilinear
 from tests.metrics.graphs import FLOAT, MEMBER, GraphOf2015, run_untouched, small_inception, tar_gz
 from tests.metrics.test_feature_network import resize_by_numpy
 
@@ -125,6 +127,44 @@ def test_smaller_batches_and_other_sizes_do_not_trace_again(archive):
     for shape in [(2, 32), (1, 32), (1, 48)]:
         network(tf.constant(images_of(*shape)))
     assert network._compiled.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("classes", [1000, 1008])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_other_logits(graph, network, classes, with_bias):
+    images = images_of(2, 299)
+    pooled, logits = run_untouched(graph, images)
+    constants = {n.name: n for n in graph.node if n.op == "Const"}
+    weights = tf.make_ndarray(constants["softmax/weights"].attr["value"].tensor)
+    expected = logits if with_bias else pooled[:, 0, 0] @ weights
+    other = network.with_logits(classes, with_bias)
+    features, actual = other(tf.constant(images))
+    assert other.num_classes == classes
+    assert_relative(features.numpy(), pooled[:, 0, 0])
+    assert_relative(actual.numpy(), expected[:, :classes])
+    assert network(tf.constant(images))[1].shape == (2, 1000)  # as it was
+
+
+def test_a_bias_that_does_not_show_is_not_left_out(graph):
+    changed = graph_pb2.GraphDef()
+    changed.CopyFrom(graph)
+    (output,) = [node for node in changed.node if node.name == "logits"]
+    output.input[0] = "doubled"
+    changed.node.add(op="Add", name="doubled", input=["logits_sum"] * 2).attr["T"].type = FLOAT
+    network = inception.InceptionNetwork.from_graph(changed.SerializeToString(), {})
+    with pytest.raises(UserError, match="does not show the bias"):
+        network.with_logits(1008, with_bias=False)
+
+
+@pytest.mark.parametrize("size", [4, 7, 32, 400])
+def test_resizing_with_half_pixel_centres(size):
+    images = images_of(2, size)
+    expected = cv2_resize(images)
+    np.testing.assert_allclose(resize_bilinear(images, 299).numpy(), expected, atol=1e-4)
+
+
+def cv2_resize(images):
+    return np.stack([cv2.resize(image, (299, 299)) for image in images])
 
 
 def test_unknown_network_lists_the_choices():
@@ -337,7 +377,7 @@ BROKEN_GRAPHS = {
     huge_kernel: "conv/conv2d_params",
     damaged_constant: "conv/batchnorm/beta",
     negative_variance: "conv/batchnorm of the graph has damaged weights",
-    infinite_weights: "gives NaN",
+    infinite_weights: "logits of the network: NaN",
     wrong_attribute: "cannot import",
     cycle: "cannot import",
 }
@@ -346,21 +386,21 @@ BROKEN_GRAPHS = {
 @pytest.mark.parametrize("change", BROKEN_GRAPHS, ids=lambda change: change.__name__)
 def test_broken_graphs(change):
     with pytest.raises(UserError, match=BROKEN_GRAPHS[change]):
-        inception.InceptionNetwork(broken(change), {})
+        inception.InceptionNetwork.from_graph(broken(change), {})
 
 
 def test_repeated_names():
     graph = small_inception()
     graph.node.add(op="Relu", name="conv", input=["Mul"])
     with pytest.raises(UserError, match="one name"):
-        inception.InceptionNetwork(graph.SerializeToString(), {})
+        inception.InceptionNetwork.from_graph(graph.SerializeToString(), {})
 
 
 @pytest.mark.parametrize(("features", "logits"), [(64, 1008), (2048, 1000)])
 def test_wrong_sizes(features, logits):
     graph = small_inception(features=features, logits=logits)
     with pytest.raises(UserError, match="instead of float32"):
-        inception.InceptionNetwork(graph.SerializeToString(), {})
+        inception.InceptionNetwork.from_graph(graph.SerializeToString(), {})
 
 
 SMALL = small_inception(features=4, logits=3).SerializeToString()
