@@ -67,10 +67,7 @@ class InceptionScore(Metric):
         self.num_samples = num_samples
         self._bounds = [i * num_samples // splits for i in range(splits + 1)]
         self._ddof = ddof
-        # The split of each image, in the order in which they come.
-        self._split_of = np.repeat(np.arange(splits), np.diff(self._bounds))
-        if order is not None:
-            self._split_of[order] = self._split_of.copy()
+        self._places = None if order is None else np.argsort(order)
         self._count = 0
         self._sum_p_log_p = np.zeros(splits)
         self._sum_p = np.zeros((splits, num_classes))
@@ -96,7 +93,8 @@ class InceptionScore(Metric):
             )
         log_p = log_softmax(logits)
         p = np.exp(log_p)
-        splits = self._split_of[start:stop]
+        places = np.arange(start, stop) if self._places is None else self._places[start:stop]
+        splits = np.searchsorted(self._bounds, places, side="right") - 1
         for split in np.unique(splits):
             part = splits == split
             self._sum_p_log_p[split] += np.sum(p[part] * log_p[part])

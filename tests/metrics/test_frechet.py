@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.metrics import frechet
 from common.metrics.errors import NonFiniteFeaturesError
 from common.metrics.frechet import (
+    DISTANCES,
     FrechetInceptionDistance,
     GaussianAccumulator,
     GaussianStatistics,
@@ -185,6 +186,30 @@ def test_no_covariance_of_a_single_image(count):
 def test_different_numbers_of_features():
     with pytest.raises(ValueError, match="shapes"):
         frechet_distance(fit(np.eye(3)), fit(np.eye(4)))
+
+
+@pytest.mark.parametrize("name", ["sqrtm", "eigenvalues"])
+@pytest.mark.parametrize(("n", "m", "size"), [(200, 300, 20), (900, 500, 64)])
+def test_other_ways_to_the_same_distance(name, n, m, size):
+    real, fake = random_features(n, size, 1), random_features(m, size, 2, scale=1.3)
+    expected = distance_by_sqrtm(real, fake)
+    assert DISTANCES[name](fit(real), fit(fake)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_root_that_is_not_finite_is_taken_with_an_offset(monkeypatch):
+    calls = []
+
+    def sqrtm(matrix):
+        calls.append(matrix)
+        return (
+            np.full_like(matrix, np.nan) if len(calls) == 1 else np.diag(np.sqrt(matrix.diagonal()))
+        )
+
+    monkeypatch.setattr(scipy.linalg, "sqrtm", sqrtm)
+    statistics = GaussianStatistics(np.zeros(2), np.diag([4.0, 0.0]), 9)
+    distance = DISTANCES["sqrtm"](statistics, statistics)
+    np.testing.assert_allclose(calls[1], np.diag([(4 + 1e-6) ** 2, 1e-12]))
+    assert distance == pytest.approx(8 - 2 * (4 + 2e-6), abs=1e-12)
 
 
 # The distance as a metric, and its standard error
