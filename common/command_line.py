@@ -65,8 +65,14 @@ def _define_flags(values):
     flags.DEFINE_string(
         "inception_path",
         None,
-        "the frozen Inception graph, as frozen_inception_v1_2015_12_05.tar.gz or .pb; by default "
-        "it is taken from the cache or downloaded there",
+        "the frozen Inception graph, as frozen_inception_v1_2015_12_05.tar.gz, .pb or .pth; by "
+        "default it is taken from the cache or downloaded there",
+        **options,
+    )
+    flags.DEFINE_string(
+        "inception_sha256",
+        None,
+        "expected SHA-256 of that file; by default that of its first use",
         **options,
     )
     flags.DEFINE_string(
@@ -155,5 +161,6 @@ def _run_options(folder, options):
         metrics=names,
         feature_network=options.feature_network,
         inception_path=options.inception_path,
+        inception_sha256=options.inception_sha256,
         cache_dir=options.cache_dir,
     )

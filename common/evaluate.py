@@ -67,6 +67,7 @@ def _define_flags(values):
         "save_statistics": (None, "writes mean and covariance of SET to this .npz file"),
         "feature_network": (None, "inception (the default but for --run) or digits"),
         "inception_path": (None, "the Inception network; by default from the cache or downloaded"),
+        "inception_sha256": (None, "its expected SHA-256; by default that of its first use"),
         "cache_dir": (None, "for networks and statistics; by default Keras' own"),
         "data_dir": ("data", "folder of the data sets that are given by name"),
         "data_route": ("auto", "where their images come from: auto, archive, npy or tfds"),
@@ -121,6 +122,7 @@ def _evaluate_run(values):
         metrics=names,
         feature_network=values.feature_network or network,
         inception_path=values.inception_path,
+        inception_sha256=values.inception_sha256,
         cache_dir=values.cache_dir,
     )
     table, added = fill_metrics(values.run, options)
@@ -148,6 +150,7 @@ def _evaluate_sets(values, sets):
     network = open_network(
         values.feature_network or "inception",
         inception_path=values.inception_path,
+        inception_sha256=values.inception_sha256,
         cache_dir=values.cache_dir,
     )
     seed = getattr(samples, "seed", 0) if values.seed is None else values.seed

@@ -7,18 +7,17 @@ import io
 import logging
 import os
 import tarfile
-import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
-from common.metrics import frozen_graph
+from common.metrics import file_memory, frozen_graph, torch_inception, torch_weights
 from common.metrics.cache import cache_folder
+from common.metrics.download import download
 from common.metrics.feature_network import FeatureNetwork
 
 logger = logging.getLogger(__name__)
@@ -97,6 +96,20 @@ class InceptionNetwork(FeatureNetwork):
         body = frozen_graph.import_function(rewritten, _INPUT, outputs)
         return cls(body, hashlib.sha256(graph_bytes).hexdigest(), files)
 
+    @classmethod
+    def from_torch(cls, data: bytes, files: dict[str, str]) -> "InceptionNetwork":
+        """Builds the same network of weights that were converted to PyTorch.
+
+        Args:
+            data: The file, as `torch.save` writes a `state_dict` in torchvision's names.
+            files: File name to SHA-256 of what was read.
+
+        Raises:
+            UserError: The bytes are not such a file.
+        """
+        body = torch_inception.build(torch_weights.read_state_dict(data))
+        return cls(body, hashlib.sha256(data).hexdigest(), files)
+
     def with_logits(self, num_classes: int, with_bias: bool) -> "InceptionNetwork":
         """Returns the same network, weights shared, that gives other logits.
 
@@ -139,13 +152,20 @@ class InceptionNetwork(FeatureNetwork):
 
 
 def open_inception(
-    path: str | os.PathLike | None = None, cache_dir: str | os.PathLike | None = None
+    path: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    sha256: str | None = None,
 ) -> InceptionNetwork:
-    """Opens the frozen Inception graph, downloading it if need be.
+    """Opens the Inception network, downloading the frozen graph if need be.
+
+    The file's SHA-256 is remembered in the cache; if the file is another one later, it is refused.
 
     Args:
-        path: The published archive or the `.pb` file taken from it; None for the cache.
+        path: The published archive, the `.pb` file taken from it, or its weights converted to
+            PyTorch (`pt_inception-2015-12-05-6726825d.pth` and its like); None for the cache.
         cache_dir: Root of the cache; None for Keras' own.
+        sha256: Expected digest, in hexadecimal, of the file or of the graph in it; also accepts a
+            file that has changed.
 
     Returns:
         The network.
@@ -153,43 +173,43 @@ def open_inception(
     Raises:
         UserError: The file is missing, cannot be downloaded, or is not what it should be.
     """
-    source = Path(path).expanduser() if path is not None else _cached_archive(cache_dir)
+    file_memory.check_expected(sha256)
+    memory = cache_folder(cache_dir, CACHE_SUBFOLDER)
+    source = Path(path).expanduser() if path is not None else _cached_archive(memory)
     try:
         data = _read_bounded(source)
-        archived = data.startswith(_GZIP_MAGIC)
-        graph_bytes = _graph_from_archive(data) if archived else data
-        files = {source.name: hashlib.sha256(data).hexdigest()}
-        if archived:
-            files[MEMBER_NAME] = hashlib.sha256(graph_bytes).hexdigest()
-        return InceptionNetwork.from_graph(graph_bytes, files)
+        files = {source.name: file_memory.sha256(data)}
+        weights = data
+        if data.startswith(_GZIP_MAGIC):
+            weights = _graph_from_archive(data)
+            files[MEMBER_NAME] = file_memory.sha256(weights)
+        file_memory.check_file(source, files, sha256, memory)
+        is_torch = torch_weights.is_torch_file(weights)
+        build = InceptionNetwork.from_torch if is_torch else InceptionNetwork.from_graph
+        network = build(weights, files)
     except UserError as error:
         raise UserError(
             f"cannot use the Inception graph {source}: {error}. Expected is {ARCHIVE_NAME} as "
-            f"published at {ARCHIVE_URL}, or {MEMBER_NAME} from it."
+            f"published at {ARCHIVE_URL}, {MEMBER_NAME} from it, or its weights as .pth."
         ) from error
+    file_memory.remember_file(source, files[source.name], memory)
+    return network
 
 
-def _cached_archive(cache_dir: str | os.PathLike | None) -> Path:
-    """Path of the archive in the cache, after downloading it if it is not there."""
-    folder = cache_folder(cache_dir, CACHE_SUBFOLDER)
+def _cached_archive(folder: Path) -> Path:
+    """Path of the archive in the cache's folder, after downloading it if it is not there."""
     archive = folder / ARCHIVE_NAME
     if archive.exists():
         return archive
     logger.info("downloading %s to %s", ARCHIVE_URL, archive)
-    # Another process, or an interrupted one, must not leave half a file under the final name.
-    aside = folder / f"{uuid.uuid4().hex}-{ARCHIVE_NAME}"
     try:
-        keras.utils.get_file(
-            aside.name, ARCHIVE_URL, cache_dir=folder.parent, cache_subdir=CACHE_SUBFOLDER
-        )
-        aside.replace(archive)
-    except Exception as error:  # Keras raises a bare Exception if it cannot reach a host
+        download(ARCHIVE_URL, archive, MAX_GRAPH_BYTES)
+    except UserError as error:
         raise UserError(
-            f"cannot download {ARCHIVE_URL} ({error}). Put the file at {archive}, or name its "
-            "place with the option for the Inception graph, or evaluate with the network 'digits'."
+            f"cannot download {error}. Try again, which goes on where it ended; or put the file at "
+            f"{archive}, or name its place with the option for the Inception graph, or evaluate "
+            "with the network 'digits'."
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
     return archive
 
 
