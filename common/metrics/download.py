@@ -50,16 +50,19 @@ def download(url: str, path: Path, max_bytes: int) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 _transfer(url, part, max_bytes)
-                break
+                part.replace(path)
+                _validator_path(part).unlink(missing_ok=True)
+                return
             except urllib.error.HTTPError as error:
-                raise UserError(f"{url}: HTTP status {error.code} ({error.reason})") from error
+                if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    raise UserError(f"{url}: HTTP status {error.code} ({error.reason})") from error
+                part.unlink(missing_ok=True)  # there is nothing behind it: start over
             except (OSError, http.client.HTTPException, IncompleteDownloadError) as error:
                 if attempt == ATTEMPTS:
                     raise UserError(f"{url}: {error}") from error
                 logger.warning("%s: %s; attempt %d of %d", url, error, attempt + 1, ATTEMPTS)
                 time.sleep(PAUSE * 2 ** (attempt - 1))
-        part.replace(path)
-        _validator_path(part).unlink(missing_ok=True)
+    raise UserError(f"{url}: the server gives no part of the file")
 
 
 @contextlib.contextmanager

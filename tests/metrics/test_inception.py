@@ -14,10 +14,19 @@ from hypothesis import strategies as st
 from tensorflow.core.framework import graph_pb2
 
 from common.errors import UserError
-from common.metrics import frozen_graph, inception, open_network
+from common.metrics import download, frozen_graph, inception, open_network
 from common.metrics.feature_network import resize_bilinear
 from tests.metrics.graphs import FLOAT, MEMBER, GraphOf2015, run_untouched, small_inception, tar_gz
+from tests.metrics.servers import serve
 from tests.metrics.test_feature_network import resize_by_numpy
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory):
+    """A cache of the tests' own where none is named."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +190,7 @@ def test_missing_file_is_named(tmp_path):
 
 
 def test_archive_in_the_cache_is_used(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras.utils.get_file", lambda *_, **__: pytest.fail("downloaded"))
+    monkeypatch.setattr(inception, "download", lambda *_: pytest.fail("downloaded"))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / inception.ARCHIVE_NAME).write_bytes(archive.read_bytes())
     assert inception.open_inception(cache_dir=tmp_path).name == "inception"
@@ -189,25 +198,66 @@ def test_archive_in_the_cache_is_used(archive, tmp_path, monkeypatch):
     assert inception.open_inception().name == "inception"
 
 
-def test_download_happens_once_and_leaves_one_file(archive, tmp_path, monkeypatch):
-    requests = []
-
-    def get_file(fname, origin, cache_dir, cache_subdir):
-        requests.append(origin)
-        (cache_dir / cache_subdir / fname).write_bytes(archive.read_bytes())
-
-    monkeypatch.setattr("keras.utils.get_file", get_file)
-    for _ in range(2):
-        inception.open_inception(cache_dir=tmp_path)
-    assert requests == [inception.ARCHIVE_URL]
-    assert [p.name for p in (tmp_path / "models").iterdir()] == [inception.ARCHIVE_NAME]
+def test_download_happens_once(archive, tmp_path, monkeypatch):
+    with serve(archive.read_bytes()) as server:
+        monkeypatch.setattr(inception, "ARCHIVE_URL", server.url)
+        for _ in range(2):
+            inception.open_inception(cache_dir=tmp_path)
+    assert len(server.requests) == 1
+    visible = [p.name for p in (tmp_path / "models").iterdir() if not p.name.startswith(".")]
+    assert sorted(visible) == [inception.ARCHIVE_NAME, "inception_sha256.json"]
 
 
 def test_unreachable_host_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(inception, "ARCHIVE_URL", f"file://{tmp_path}/absent.tar.gz")
-    with pytest.raises(UserError, match=r"cannot download.*Put the file at .*models"):
+    monkeypatch.setattr(download, "PAUSE", 0)
+    with pytest.raises(UserError, match=r"cannot download.*put the file at .*models"):
         inception.open_inception(cache_dir=tmp_path)
-    assert not list((tmp_path / "models").iterdir())
+    assert not (tmp_path / "models" / inception.ARCHIVE_NAME).exists()
+
+
+def test_a_file_that_changed_is_refused(graph_bytes, tmp_path):
+    """The download is not encrypted: what once was used must stay what it was."""
+    path, cache = tmp_path / "graph.pb", tmp_path / "cache"
+    path.write_bytes(graph_bytes)
+    first = inception.open_inception(path, cache).provenance["sha256"]
+    inception.open_inception(path, cache)
+    other = small_inception(seed=1).SerializeToString()
+    path.write_bytes(other)
+    digest = hashlib.sha256(other).hexdigest()
+    with pytest.raises(UserError, match=f"changed since.*was {first} and is {digest}.*say once"):
+        inception.open_inception(path, cache)
+    inception.open_inception(path, cache, digest.upper())  # deliberately
+    assert inception.open_inception(path, cache).provenance["sha256"] == digest
+    path.write_bytes(graph_bytes)
+    with pytest.raises(UserError, match="changed since"):
+        inception.open_inception(path, cache)
+
+
+def test_a_damaged_file_is_not_remembered(graph_bytes, tmp_path):
+    path, cache = tmp_path / "graph.pb", tmp_path / "cache"
+    path.write_bytes(b"\xff" * 99)
+    with pytest.raises(UserError, match="not a TensorFlow GraphDef"):
+        inception.open_inception(path, cache)
+    path.write_bytes(graph_bytes)
+    inception.open_inception(path, cache)
+
+
+def test_expected_sha256(archive, graph_bytes, tmp_path):
+    for digest in (archive.read_bytes(), graph_bytes):
+        inception.open_inception(archive, tmp_path, hashlib.sha256(digest).hexdigest())
+    with pytest.raises(UserError, match=f"not the expected {'0' * 64}.*{MEMBER} has"):
+        inception.open_inception(archive, tmp_path, "0" * 64)
+    with pytest.raises(UserError, match="64 hexadecimal digits"):
+        open_network("inception", inception_path=archive, inception_sha256="abc")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "7"])
+def test_a_damaged_memory_is_named(archive, tmp_path, text):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "inception_sha256.json").write_text(text)
+    with pytest.raises(UserError, match=r"inception_sha256\.json.*delete it"):
+        inception.open_inception(archive, tmp_path)
 
 
 def test_unwritable_cache_is_named(tmp_path):
