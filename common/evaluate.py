@@ -69,7 +69,10 @@ def _define_flags(values):
         "inception_path": (None, "the Inception network; by default from the cache or downloaded"),
         "inception_sha256": (None, "its expected SHA-256; by default that of its first use"),
         "cache_dir": (None, "for networks and statistics; by default Keras' own"),
-        "data_dir": ("data", "folder of the data sets that are given by name"),
+        "data_dir": (
+            None,
+            "folder of the data sets; by default data, here or beside the run's results",
+        ),
         "data_route": ("auto", "where their images come from: auto, archive, npy or tfds"),
     }
     integers = {
@@ -117,7 +120,7 @@ def _evaluate_run(values):
     if not names:
         raise UserError("--metrics=none: there is nothing to add to the run's table")
     options = RunOptions(
-        data_dir=Path(values.data_dir),
+        data_dir=Path(values.data_dir or Path(values.run).absolute().parents[1] / "data"),
         data_route=values.data_route,
         metrics=names,
         feature_network=values.feature_network or network,
@@ -186,7 +189,7 @@ def _open_set(text, values):
     path = Path(text)
     if text in DATASETS:
         counts = (values.expected_images, values.expected_classes)
-        return open_source(text, Path(values.data_dir), values.data_route, *counts)
+        return open_source(text, Path(values.data_dir or "data"), values.data_route, *counts)
     checkpoint = _as_checkpoint(path)
     if checkpoint:
         return _open_checkpoint(*checkpoint, values)

@@ -1,9 +1,10 @@
 """What every network that turns images into features has in common."""
 
 import abc
+import contextlib
 import copy
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 import keras
@@ -52,6 +53,20 @@ RESIZES: dict[str, Callable[[tf.Tensor, int], tf.Tensor]] = {
     "TF1 bilinear": resize_bilinear_tf1,
     "bilinear": resize_bilinear,
 }
+
+
+@contextlib.contextmanager
+def _fusing_layers() -> Iterator[None]:
+    """Lets TensorFlow fuse convolution, bias and ReLU, which a training may have switched off.
+
+    On a CPU the Inception network gains a seventh by it.
+    """
+    before = tf.config.optimizer.get_experimental_options().get("remapping", True)
+    tf.config.optimizer.set_experimental_options({"remapping": True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"remapping": before})
 
 
 def software_versions() -> dict[str, str]:
@@ -123,7 +138,8 @@ class FeatureNetwork(abc.ABC):
         Returns:
             Features, float32 `[n, num_features]`, and logits, float32 `[n, num_classes]`.
         """
-        return self._compiled(images)
+        with _fusing_layers():
+            return self._compiled(images)
 
     @abc.abstractmethod
     def embed(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
