@@ -53,7 +53,7 @@ def _define_flags(values):
         "demo", False, "train on the embedded digits for a few minutes, without download", **options
     )
     flags.DEFINE_string(
-        "metrics", "is,fid", "metrics during training, separated by commas, or none", **options
+        "metrics", "is,fid", "metrics during training: of is, fid, kid, prdc; or none", **options
     )
     flags.DEFINE_string(
         "feature_network",
@@ -65,8 +65,14 @@ def _define_flags(values):
     flags.DEFINE_string(
         "inception_path",
         None,
-        "the frozen Inception graph, as frozen_inception_v1_2015_12_05.tar.gz or .pb; by default "
-        "it is taken from the cache or downloaded there",
+        "the frozen Inception graph, as frozen_inception_v1_2015_12_05.tar.gz, .pb or .pth; by "
+        "default it is taken from the cache or downloaded there",
+        **options,
+    )
+    flags.DEFINE_string(
+        "inception_sha256",
+        None,
+        "expected SHA-256 of that file; by default that of its first use",
         **options,
     )
     flags.DEFINE_string(
@@ -161,6 +167,7 @@ def _run_options(folder, options):
         metrics=names,
         feature_network=options.feature_network,
         inception_path=options.inception_path,
+        inception_sha256=options.inception_sha256,
         cache_dir=options.cache_dir,
         strict_metrics=options.strict_metrics,
     )

@@ -36,6 +36,7 @@ EVERY_OPTION = [
     "metrics",
     "feature_network",
     "inception_path",
+    "inception_sha256",
     "cache_dir",
     "data_dir",
     "data_route",

@@ -46,6 +46,26 @@ def map_images(path: Path, image_shape: tuple[int, int, int], count: int, advice
     return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
 
 
+def map_any_images(path: Path, advice: str):
+    """Memory-maps a picture array of any number and size, as `map_images` does.
+
+    Args:
+        path: a `.npy` file.
+        advice: what to do about a wrong file; ends every error message.
+
+    Returns:
+        A read-only `np.memmap`, uint8 `[n, H, W, 3]`, C order, n, H and W at least 1.
+
+    Raises:
+        UserError: not such a file, or one that is shorter or longer than its header says.
+    """
+    with _explained(path, advice), path.open("rb") as file:
+        shape, *_ = _read_header(file)
+    if len(shape) != 4 or shape[3] != 3 or not all(shape):
+        raise UserError(f"{path}: found an array {list(shape)}, not pictures. {advice}")
+    return map_images(path, shape[1:], shape[0], advice)
+
+
 def read_into(path: Path | str, out: np.ndarray, advice: str) -> None:
     """Reads a small `.npy` file whole, after checking its header and its length.
 

@@ -1,28 +1,24 @@
-"""Reads the pickles of CIFAR10 without Python's unpickler: nothing in them is ever executed.
+"""Reads pickles without Python's unpickler: nothing in them is ever executed.
 
 `pickletools` decodes the instructions and a machine of two dozen of them builds plain values.
-The four globals that such pickles name never resolve to anything real: a call of one, and the
-state that it is given, are merely recorded (`Call`), and `as_uint8_matrix` builds the array from
-the record. Only `_codecs.encode(text, "latin1")`, how Python 3 spells bytes in protocol 2, becomes
-the bytes at once. Time and memory stay proportional to the size of the file, whatever is in it.
+The few globals that a `Vocabulary` permits never resolve to anything real: a call of one, and the
+state that it is given, are merely recorded (`Call`). Only calls that stand for plain data, such as
+`_codecs.encode(text, "latin1")`, how Python 3 spells bytes in protocol 2, become that at once.
+Time and memory stay proportional to the size of the file, whatever is in it.
+
+The vocabulary here is that of CIFAR10's batches, whose arrays `as_uint8_matrix` builds from the
+record.
 """
 
+import io
 import pickletools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
 
 import numpy as np
 
 RECONSTRUCT, NDARRAY, DTYPE, ENCODE = "_reconstruct", "ndarray", "dtype", "encode"
-
-_GLOBALS = {
-    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # NumPy 1
-    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,  # NumPy 2
-    ("numpy", "ndarray"): NDARRAY,
-    ("numpy", "dtype"): DTYPE,
-    ("_codecs", "encode"): ENCODE,
-}
 
 # A genuine batch has 50,000 instructions: 10,000 labels and as many file names, with their memos.
 MAX_INSTRUCTIONS = 1_000_000
@@ -35,7 +31,7 @@ _ABSENT = object()  # in the memo, where a number was left out
 
 
 class PickleRefusedError(Exception):
-    """The pickle is damaged, or holds something that a CIFAR10 batch has no use for."""
+    """The pickle is damaged, or holds something that its vocabulary has no use for."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +50,61 @@ class Call:
     state: Any = None
 
 
-def load(data: bytes) -> Any:
+@dataclass(frozen=True)
+class PersistentId:
+    """The record of a reference to something outside the pickle."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a kind of pickle may contain besides plain values.
+
+    Attributes:
+        globals: Names for the records of the permitted globals, by module and name.
+        plain: What a call is, by such a name, if it is to become a plain value at once: called
+            with the machine and the arguments.
+        persistent: Whether there may be references to something outside.
+        dict_state: Whether a dictionary may be given a state, which is dropped.
+    """
+
+    globals: Mapping[tuple[str, str], str]
+    plain: Mapping[str, Callable[["_Machine", tuple], Any]] = field(default_factory=dict)
+    persistent: bool = False
+    dict_state: bool = False
+
+
+def load(data: bytes, vocabulary: Vocabulary | None = None) -> Any:
     """Decodes a pickle of protocol 2 to 4 to plain values.
 
     Args:
         data: the pickle; Python 2's `str` comes out as `bytes`, Python 3's as `str`.
+        vocabulary: what it may contain; by default what CIFAR10's batches do.
 
     Returns:
         Dictionaries (with `str` or `bytes` keys), lists, tuples, numbers, strings, bytes, and
-        `Global` and `Call` records.
+        `Global`, `Call` and `PersistentId` records.
 
     Raises:
         PickleRefusedError: on anything else.
     """
-    machine = _Machine(len(data))
+    return load_next(io.BytesIO(data), len(data), vocabulary)
+
+
+def load_next(stream: BinaryIO, size: int, vocabulary: Vocabulary | None = None) -> Any:
+    """Decodes the pickle at a stream's position, and leaves the stream behind its end.
+
+    Args:
+        stream: seekable.
+        size: number of bytes that the pickle has at most.
+        vocabulary: see `load`.
+
+    Returns, Raises: see `load`.
+    """
+    machine = _Machine(size, vocabulary or CIFAR10_BATCHES)
     try:
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if number >= MAX_INSTRUCTIONS:
                 raise PickleRefusedError(f"more than {MAX_INSTRUCTIONS:,} instructions")
             if opcode.name not in _HANDLERS:
@@ -83,7 +118,8 @@ def load(data: bytes) -> Any:
 class _Machine:
     """The stack, the marks on it and the memo of a pickle of `size` bytes in progress."""
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, vocabulary: Vocabulary):
+        self.vocabulary = vocabulary
         self.stack: list[Any] = []
         self.marks: list[int] = []
         # A list, since the keys of a dictionary can be chosen so that every look-up is slow.
@@ -138,16 +174,16 @@ class _Machine:
         # Checked first: any other type might be unhashable, or costly to hash.
         if not (isinstance(module, str) and isinstance(name, str)):
             raise PickleRefusedError("a global whose name is not a string")
-        if (module, name) not in _GLOBALS:
+        if (module, name) not in self.vocabulary.globals:
             raise PickleRefusedError(f"global {f'{module}.{name}'[:100]!r} is not allowed")
-        self.push(Global(_GLOBALS[module, name]))
+        self.push(Global(self.vocabulary.globals[module, name]))
 
     def call(self) -> None:
         function, arguments = self.pop_many(2)
         if not (isinstance(function, Global) and isinstance(arguments, tuple)):
             raise PickleRefusedError("a call of something that is not a permitted global")
-        is_bytes = function.name == ENCODE
-        self.push(self.encode(arguments) if is_bytes else Call(function.name, arguments))
+        make = self.vocabulary.plain.get(function.name)
+        self.push(make(self, arguments) if make else Call(function.name, arguments))
 
     def encode(self, arguments: tuple) -> bytes:
         """Resolves the one call that stands for plain data: `_codecs.encode(text, "latin1")`."""
@@ -163,10 +199,17 @@ class _Machine:
 
     def set_state(self) -> None:
         state = self.pop()
+        if self.vocabulary.dict_state and isinstance(self.top(object), dict):
+            return
         call = self.top(Call)
         if call.state is not None:
             raise PickleRefusedError("a state is set twice")
         call.state = state
+
+    def refer(self) -> None:
+        if not self.vocabulary.persistent:
+            raise PickleRefusedError("instruction BINPERSID, a reference to something outside")
+        self.push(PersistentId(self.pop()))
 
     def set_items(self, items: list[Any]) -> None:
         if len(items) % 2:
@@ -236,8 +279,21 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "GLOBAL": lambda m, name: m.push_global(*name.split(" ", 1)),
     "STACK_GLOBAL": lambda m, _: m.push_global(*m.pop_many(2)),
     "REDUCE": lambda m, _: m.call(),
+    "BINPERSID": lambda m, _: m.refer(),
     "BUILD": lambda m, _: m.set_state(),
 }
+
+
+CIFAR10_BATCHES = Vocabulary(
+    globals={
+        ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,  # NumPy 1
+        ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,  # NumPy 2
+        ("numpy", "ndarray"): NDARRAY,
+        ("numpy", "dtype"): DTYPE,
+        ("_codecs", "encode"): ENCODE,
+    },
+    plain={ENCODE: _Machine.encode},
+)
 
 
 def as_uint8_matrix(value: Any, columns: int) -> np.ndarray:

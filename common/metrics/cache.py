@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 _KEY = "cache/key"
 _DIGEST = "cache/sha256"
 # What NumPy's reader and the modules below it raise on bytes that they did not write.
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, SyntaxError),
     *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
     *(MemoryError, tokenize.TokenError),
@@ -141,7 +141,7 @@ def read_arrays(path: Path, key: Mapping[str, Any]) -> Arrays:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             entries = {name: archive[name] for name in archive.files}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DamagedCacheError(f"unreadable: {error}") from error
     stored_key, stored_digest = (str(entries.pop(name, "")) for name in (_KEY, _DIGEST))
     if stored_key != canonical_json(key):

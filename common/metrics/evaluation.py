@@ -1,13 +1,13 @@
 """Evaluates a generator: one pass over its samples feeds every metric."""
 
-import hashlib
+import functools
 import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,15 +15,19 @@ from tqdm import tqdm
 
 from common.data.source import ImageSource
 from common.errors import UserError
+from common.metrics import kernel_distance, manifold
 from common.metrics.cache import Arrays, cache_folder, key_digest, load_or_compute
 from common.metrics.errors import InvalidSamplesError
 from common.metrics.feature_network import FeatureNetwork
+from common.metrics.feature_sets import FeatureBuffer, FeatureComparisons
 from common.metrics.frechet import (
     FrechetInceptionDistance,
     GaussianAccumulator,
     GaussianStatistics,
 )
 from common.metrics.inception_score import InceptionScore
+from common.metrics.metric import Metric
+from common.metrics.selection import select_real_images
 from common.pixels import scale_pixels
 
 logger = logging.getLogger(__name__)
@@ -33,80 +37,75 @@ CACHE_SUBFOLDER = "fid_statistics"
 _STATISTICS_FORMAT = 1
 
 
-class Metric(Protocol):
-    """A running computation over the features and logits of the first samples.
-
-    Attributes:
-        columns: Names of the results, without a network's prefix.
-        num_samples: Number of samples that are to be added.
-    """
-
-    columns: tuple[str, ...]
-    num_samples: int
-
-    def update(self, features: np.ndarray, logits: np.ndarray) -> None:
-        """Adds float32 `[n, num_features]` and `[n, num_classes]` of the next samples."""
-
-    def result(self) -> dict[str, float]:
-        """Returns a value for each column."""
-
-
 @dataclass(frozen=True)
 class MetricDeclaration:
-    """How an evaluator makes a metric.
+    """How an evaluator makes a metric: from a stream, or else from all features at once.
 
     Attributes:
         columns: Names of the results, without a network's prefix.
+        uses_real_images: Whether it needs the real images.
         build: Makes an empty metric for one evaluation.
-        uses_real_images: Whether it needs the statistics of the real images.
+        compare: Called with a seed, real and fake features; returns values and details.
+        least: Number of samples, and of real images, below which it is undefined.
     """
 
     columns: tuple[str, ...]
-    build: Callable[["Evaluator"], Metric]
     uses_real_images: bool
+    build: Callable[["Evaluator"], Metric] | None = None
+    compare: Callable[[int, np.ndarray, np.ndarray], tuple[dict, dict]] | None = None
+    least: int = 2
+
+
+def _compare_kernels(seed: int, real: np.ndarray, fake: np.ndarray) -> tuple[dict, dict]:
+    values = kernel_distance.kernel_inception_distance(real, fake, seed)
+    return values, {"kid_subset_size": kernel_distance.subset_size_for(len(real), len(fake))}
+
+
+def _compare_manifolds(seed: int, real: np.ndarray, fake: np.ndarray) -> tuple[dict, dict]:
+    del seed
+    return manifold.precision_recall_density_coverage(real, fake), {}
 
 
 # In the order of the columns. A metric from the same features needs one more entry here.
 METRICS: dict[str, MetricDeclaration] = {
     "is": MetricDeclaration(
         InceptionScore.columns,
-        lambda evaluator: InceptionScore(
+        uses_real_images=False,
+        build=lambda evaluator: InceptionScore(
             evaluator.is_samples, evaluator.network.num_classes, evaluator.splits
         ),
-        uses_real_images=False,
     ),
     "fid": MetricDeclaration(
         FrechetInceptionDistance.columns,
-        lambda evaluator: FrechetInceptionDistance(
+        uses_real_images=True,
+        build=lambda evaluator: FrechetInceptionDistance(
             evaluator.real_statistics, evaluator.fid_samples
         ),
+    ),
+    "kid": MetricDeclaration(
+        kernel_distance.COLUMNS, uses_real_images=True, compare=_compare_kernels
+    ),
+    "prdc": MetricDeclaration(
+        manifold.COLUMNS,
         uses_real_images=True,
+        compare=_compare_manifolds,
+        least=manifold.NEIGHBOURS + 1,
     ),
 }
+DEFAULT_METRICS = ("is", "fid")
 
 
-def select_real_images(
-    total: int, count: int, run_seed: int, with_replacement: bool = False
-) -> np.ndarray:
-    """Draws the real images that a run's FID is measured against.
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
 
-    They depend on the arguments alone, by a counter-based generator of their own.
-
-    Args:
-        total: Number of images in the set.
-        count: Number of images wanted.
-        run_seed: The run's seed.
-        with_replacement: Whether an image may be drawn several times.
-
-    Returns:
-        int64 indices, sorted. Without replacement they are different, and all of them if there are
-        no more than `count`.
+    Attributes:
+        values: A Python float for each of the evaluator's columns, in their order.
+        record: JSON-able: how they came about and how certain they are; `seconds` it took.
     """
-    if total <= count and not with_replacement:
-        return np.arange(total, dtype=np.int64)
-    digest = hashlib.sha256(f"real images of the FID/{run_seed}".encode()).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "big")))
-    return np.sort(generator.choice(total, count, replace=with_replacement)).astype(np.int64)
+
+    values: dict[str, float]
+    record: dict[str, Any]
 
 
 @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
@@ -151,6 +150,7 @@ class Evaluator:
         network: The feature network.
         source: The real images.
         columns: Names of the values that `evaluate` returns, in order.
+        run_seed: The run's seed, of whatever is drawn.
         record: JSON-able description of network, data, numbers of images and selection.
     """
 
@@ -166,7 +166,7 @@ class Evaluator:
         splits: int = 10,
         batch_size: int = 64,
         cache_dir: str | os.PathLike | None = None,
-        metrics: Sequence[str] = tuple(METRICS),
+        metrics: Sequence[str] = DEFAULT_METRICS,
         with_replacement: bool = False,
         embed: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
     ) -> None:
@@ -175,10 +175,11 @@ class Evaluator:
         Args:
             network: The feature network.
             source: The real images, RGB.
-            run_seed: Seed of the selection of real images.
+            run_seed: Seed of the selection of real images and of the KID's subsets.
             is_samples: Number of samples for the Inception Score.
-            fid_samples: Number of samples, the first of those, for the FID.
-            fid_real: Number of real images for the FID.
+            fid_samples: Number of samples, the first of those, for the FID and all other metrics
+                that compare with real images.
+            fid_real: Number of real images for those.
             splits: Number of splits of the Inception Score.
             batch_size: Number of images that go through the network at a time.
             cache_dir: Root of the cache for real statistics; None for Keras' own.
@@ -199,6 +200,9 @@ class Evaluator:
             "batch_size": (batch_size, 1),
         }
         _check_choices(metrics, source, least)
+        self._declarations = [METRICS[name] for name in METRICS if name in metrics]
+        for declaration in self._declarations:
+            _check_counts(declaration, fid_samples, min(fid_real, len(source)))
         self.network = network
         self._embed = embed or network
         self.source = source
@@ -207,9 +211,10 @@ class Evaluator:
         self.splits = splits
         self._batch_size = batch_size
         self._cache_dir = cache_dir
-        self._declarations = [METRICS[name] for name in METRICS if name in metrics]
+        self.run_seed = run_seed
         self._indices = select_real_images(len(source), fid_real, run_seed, with_replacement)
         self._statistics: GaussianStatistics | None = None
+        self._features: np.ndarray | None = None
         self._key = self._statistics_key(run_seed, with_replacement)
         self.columns = [
             network.column_prefix + column
@@ -218,10 +223,12 @@ class Evaluator:
         ]
         self.record = {
             "network": network.provenance,
-            "real": self._key,
+            "metrics": [name for name in METRICS if name in metrics],
+            "real": {name: self._key[name] for name in ("source", "selection")},
             "is_samples": is_samples,
             "fid_samples": fid_samples,
             "splits": splits,
+            "seed": run_seed,
         }
 
     @property
@@ -230,8 +237,14 @@ class Evaluator:
         self.prepare()
         return self._statistics
 
+    @property
+    def real_features(self) -> np.ndarray:
+        """Features of the real images, float32; `prepare` is called if it has not been."""
+        self.prepare()
+        return self._features
+
     def prepare(self) -> None:
-        """Computes the statistics of the real images, or reads them from the cache.
+        """Computes what the metrics need of the real images, or reads it from the cache.
 
         Nothing happens if no metric chosen needs them, or if it has been done.
 
@@ -239,18 +252,16 @@ class Evaluator:
             NonFiniteFeaturesError: The network answered with NaN or infinity.
             UserError: The cache cannot be written.
         """
-        needed = any(declaration.uses_real_images for declaration in self._declarations)
-        if not needed or self._statistics is not None:
-            return
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{self.source.name}-{self.network.name}")
-        folder = cache_folder(self._cache_dir, CACHE_SUBFOLDER)
-        path = folder / f"{stem}-{key_digest(self._key)[:16]}.npz"
-        arrays = load_or_compute(path, self._key, self._real_arrays)
-        self._statistics = GaussianStatistics(
-            arrays["mean"], arrays["covariance"], int(arrays["count"])
-        )
+        if self._features is None and any(d.compare for d in self._declarations):
+            self._features = self._cached("features", self._real_features)["features"]
+        needs_statistics = any(d.build and d.uses_real_images for d in self._declarations)
+        if self._statistics is None and needs_statistics:
+            arrays = self._cached("statistics", self._real_statistics)
+            self._statistics = GaussianStatistics(
+                arrays["mean"], arrays["covariance"], int(arrays["count"])
+            )
 
-    def evaluate(self, generate: Callable[[int, int], Any]) -> dict[str, float]:
+    def evaluate(self, generate: Callable[[int, int], Any]) -> Evaluation:
         """Computes the metrics of a generator in one pass over its samples.
 
         Args:
@@ -259,13 +270,14 @@ class Evaluator:
                 [-1, 1], which are not rounded.
 
         Returns:
-            A Python float for each of `columns`, in their order.
+            The values of `columns`, and how they came about.
 
         Raises:
             InvalidSamplesError: A sample is NaN or outside [-1, 1].
             NonFiniteFeaturesError: The network answered with NaN or infinity.
         """
-        metrics = [declaration.build(self) for declaration in self._declarations]
+        began = time.perf_counter()
+        metrics = self._build_metrics()
         total = max(metric.num_samples for metric in metrics)
         for start, stop in self._batches(total, "samples"):
             shape = (stop - start, *self.source.image_shape)
@@ -274,10 +286,28 @@ class Evaluator:
             for metric in metrics:
                 wanted = max(metric.num_samples - start, 0)
                 metric.update(features[:wanted], logits[:wanted])
-        results: dict[str, float] = {}
+        values: dict[str, float] = {}
+        details: dict[str, Any] = {}
         for metric in metrics:
-            results |= metric.result()
-        return {self.network.column_prefix + name: value for name, value in results.items()}
+            values |= metric.result()
+            details |= metric.details()
+        prefix = self.network.column_prefix
+        seconds = round(time.perf_counter() - began, 3)
+        return Evaluation(
+            {prefix + name: value for name, value in values.items()},
+            {**self.record, "details": details, "seconds": seconds},
+        )
+
+    def _build_metrics(self) -> list[Metric]:
+        """Empty metrics in the order of the columns; those that share features come last."""
+        metrics = [d.build(self) for d in self._declarations if d.build]
+        comparisons = [
+            functools.partial(d.compare, self.run_seed) for d in self._declarations if d.compare
+        ]
+        if comparisons:
+            shared = FeatureComparisons(self.real_features, self.fid_samples, comparisons)
+            metrics.append(shared)
+        return metrics
 
     def _statistics_key(self, run_seed: int, with_replacement: bool) -> dict[str, Any]:
         """Everything that the real statistics depend on."""
@@ -293,18 +323,41 @@ class Evaluator:
             "selection": selection,
         }
 
-    def _real_arrays(self) -> Arrays:
+    def _cached(self, kind: str, compute: Callable[[], Arrays]) -> Arrays:
+        """Arrays of the real images from the cache, or computed and kept there."""
+        # The kind is not part of the statistics' key, which is older than the other kinds.
+        key = self._key if kind == "statistics" else {"kind": kind, **self._key}
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{self.source.name}-{self.network.name}")
+        folder = cache_folder(self._cache_dir, CACHE_SUBFOLDER)
+        return load_or_compute(folder / f"{stem}-{key_digest(key)[:16]}.npz", key, compute)
+
+    def _real_features(self) -> Arrays:
+        buffer = FeatureBuffer(len(self._indices), self.network.num_features)
+        for features in self._embedded_real_images():
+            buffer.update(features)
+        return {"features": buffer.features()}
+
+    def _real_statistics(self) -> Arrays:
         accumulator = GaussianAccumulator(self.network.num_features)
-        for start, stop in self._batches(len(self._indices), "real images"):
-            images = scale_pixels(self.source.read(self._indices[start:stop]))
-            features, _ = self._embed(tf.constant(images))
-            accumulator.update(features.numpy())
+        for features in self._embedded_real_images():
+            accumulator.update(features)
         statistics = accumulator.statistics()
         return {
             "mean": statistics.mean,
             "covariance": statistics.covariance,
             "count": np.array(statistics.count),
         }
+
+    def _embedded_real_images(self) -> Iterator[np.ndarray]:
+        """Yields the features of the real images in batches, those at hand if there are."""
+        if self._features is not None:
+            for start in range(0, len(self._features), self._batch_size):
+                yield self._features[start : start + self._batch_size]
+            return
+        for start, stop in self._batches(len(self._indices), "real images"):
+            images = scale_pixels(self.source.read(self._indices[start:stop]))
+            features, _ = self._embed(tf.constant(images))
+            yield features.numpy()
 
     def _batches(self, total: int, what: str) -> Iterator[tuple[int, int]]:
         """Yields `start, stop` of each batch, with a progress bar and a log line at the end."""
@@ -334,3 +387,11 @@ def _check_choices(metrics: Sequence[str], source: ImageSource, least: Mapping) 
     for name, (value, minimum) in least.items():
         if value < minimum:
             raise UserError(f"{name} is {value}; it must be at least {minimum}")
+
+
+def _check_counts(declaration: MetricDeclaration, samples: int, real: int) -> None:
+    if declaration.uses_real_images and min(samples, real) < declaration.least:
+        raise UserError(
+            f"{', '.join(declaration.columns)} of {samples} samples and {real} real images: "
+            f"at least {declaration.least} of each are needed (fid_samples, fid_real)"
+        )

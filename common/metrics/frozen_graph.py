@@ -18,6 +18,7 @@ from common.errors import UserError
 
 _BATCH_NORM = "BatchNormWithGlobalNormalization"
 _PASS_THROUGH = frozenset({"Identity", "CheckNumerics", "StopGradient"})
+_ADDITIONS = frozenset({"BiasAdd", "Add", "AddV2"})
 # Stateless ops without side effects: whatever else a graph contains is not a classifier's.
 _ALLOWED = frozenset(
     {"Const", "Placeholder", "Conv2D", "MatMul", "BiasAdd", "Add", "AddV2", "Sub", "Mul"}
@@ -83,6 +84,27 @@ def rewrite(
     rewritten = graph_pb2.GraphDef(node=nodes.values())
     rewritten.versions.producer = tf.version.GRAPH_DEF_VERSION
     return rewritten, outputs
+
+
+def before_bias(graph: graph_pb2.GraphDef, output_name: str) -> str | None:
+    """Finds the node to whose output a node does no more than add a constant vector.
+
+    Args:
+        graph: The graph as published.
+        output_name: The node that adds it, possibly behind nodes that only pass it on.
+
+    Returns:
+        The other node's name, or None if the output is not made in that way.
+
+    Raises:
+        UserError: The graph is damaged.
+    """
+    nodes = _named_nodes(graph)
+    adding = nodes.get(_node_of(_resolve(output_name, nodes)))
+    if adding is None or adding.op not in _ADDITIONS or len(adding.input) < 2:
+        return None
+    term, bias = (_node_of(_resolve(source, nodes)) for source in adding.input[:2])
+    return term if bias in nodes and nodes[bias].op == "Const" else None
 
 
 def import_function(

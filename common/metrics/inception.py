@@ -1,22 +1,23 @@
 """The Inception network of December 2015, which published IS and FID values are computed with."""
 
+import copy
 import gzip
 import hashlib
 import io
 import logging
 import os
 import tarfile
-import uuid
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
-from common.metrics import frozen_graph
+from common.metrics import file_memory, frozen_graph, torch_inception, torch_weights
 from common.metrics.cache import cache_folder
+from common.metrics.download import download
 from common.metrics.feature_network import FeatureNetwork
 
 logger = logging.getLogger(__name__)
@@ -34,21 +35,48 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _INPUT = "Mul"
 _FEATURES = "pool_3"
 _LOGITS = "logits"
-# The graph has 1,008 logits, of which the Inception Score uses the first 1,000.
-_LOGITS_IN_GRAPH = 1008
+# Of which the Inception Score uses the first 1,000.
+LOGITS = 1008
+
+
+# From images to `pool_3`, `logits` and, where it is known, the latter without their bias.
+Body = Callable[[tf.Tensor], Sequence[tf.Tensor]]
 
 
 class InceptionNetwork(FeatureNetwork):
-    """The frozen graph: `pool_3` as features, the first 1,000 of `logits` as classes."""
+    """The network of the frozen graph: `pool_3` as features, the first 1,000 `logits` as classes.
+
+    Attributes:
+        num_classes: Number of logits that are given, from the first on.
+        with_bias: Whether the last layer's bias is part of them.
+    """
 
     name = "inception"
     column_prefix = ""
     input_size = 299
     num_features = 2048
     num_classes = 1000
+    with_bias = True
 
-    def __init__(self, graph_bytes: bytes, files: dict[str, str]) -> None:
-        """Rewrites and imports the graph.
+    def __init__(self, body: Body, sha256: str, files: dict[str, str]) -> None:
+        """Checks the network by running it.
+
+        Args:
+            body: The network of images `[n, 299, 299, 3]` in [-1, 1]. Returned are features
+                `[n, ..., 2048]`, logits `[n, 1008]` and, as a third, logits without bias.
+            sha256: Digest of the weights.
+            files: File name to SHA-256 of what was read.
+
+        Raises:
+            UserError: The outputs are not the expected ones.
+        """
+        self._body = body
+        super().__init__(sha256, files)
+        self._check_outputs()
+
+    @classmethod
+    def from_graph(cls, graph_bytes: bytes, files: dict[str, str]) -> "InceptionNetwork":
+        """Rewrites and imports the published graph.
 
         Args:
             graph_bytes: The serialised GraphDef.
@@ -57,49 +85,87 @@ class InceptionNetwork(FeatureNetwork):
         Raises:
             UserError: The bytes are not the expected graph.
         """
-        graph, outputs = frozen_graph.rewrite(
-            frozen_graph.parse_graph(graph_bytes),
+        graph = frozen_graph.parse_graph(graph_bytes)
+        wanted = [_FEATURES, _LOGITS, frozen_graph.before_bias(graph, _LOGITS)]
+        rewritten, outputs = frozen_graph.rewrite(
+            graph,
             _INPUT,
-            [None, self.input_size, self.input_size, 3],
-            [_FEATURES, _LOGITS],
+            [None, cls.input_size, cls.input_size, 3],
+            [name for name in wanted if name],
         )
-        self._graph_function = frozen_graph.import_function(graph, _INPUT, outputs)
-        super().__init__(hashlib.sha256(graph_bytes).hexdigest(), files)
-        self._check_outputs()
+        body = frozen_graph.import_function(rewritten, _INPUT, outputs)
+        return cls(body, hashlib.sha256(graph_bytes).hexdigest(), files)
+
+    @classmethod
+    def from_torch(cls, data: bytes, files: dict[str, str]) -> "InceptionNetwork":
+        """Builds the same network of weights that were converted to PyTorch.
+
+        Args:
+            data: The file, as `torch.save` writes a `state_dict` in torchvision's names.
+            files: File name to SHA-256 of what was read.
+
+        Raises:
+            UserError: The bytes are not such a file.
+        """
+        body = torch_inception.build(torch_weights.read_state_dict(data))
+        return cls(body, hashlib.sha256(data).hexdigest(), files)
+
+    def with_logits(self, num_classes: int, with_bias: bool) -> "InceptionNetwork":
+        """Returns the same network, weights shared, that gives other logits.
+
+        Raises:
+            UserError: Logits without bias are wanted, which cannot be told from this file.
+        """
+        if not with_bias and self._outputs < 3:
+            raise UserError(
+                "the Inception graph does not show the bias of its logits, which this protocol "
+                f"leaves out; use {ARCHIVE_NAME} as published, or another protocol"
+            )
+        other = copy.copy(self)
+        other.num_classes, other.with_bias = num_classes, with_bias
+        return other.resized("TF1 bilinear")  # a compiled call of its own
 
     def embed(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Applies the graph to `[n, 299, 299, 3]` images in [-1, 1]; see the base class."""
-        features, logits = self._graph_function(images)
-        return tf.reshape(features, [-1, self.num_features]), logits[:, : self.num_classes]
+        """Applies the network to `[n, 299, 299, 3]` images in [-1, 1]; see the base class."""
+        features, *logits = self._body(images)
+        chosen = logits[0] if self.with_bias else logits[1]
+        return tf.reshape(features, [-1, self.num_features]), chosen[:, : self.num_classes]
 
     def _check_outputs(self) -> None:
-        """Runs one grey image, so that a wrong graph is found before the training starts."""
+        """Runs one grey image, so that a wrong network is found before the training starts."""
         size = self.input_size
         try:
-            outputs = self._graph_function(tf.zeros([1, size, size, 3]))
+            outputs = self._body(tf.zeros([1, size, size, 3]))
         except (ValueError, tf.errors.OpError) as error:
-            raise UserError(f"the frozen graph cannot be run: {error}") from error
-        expected = [(1, 1, 1, self.num_features), (1, _LOGITS_IN_GRAPH)]
-        for name, output, shape in zip([_FEATURES, _LOGITS], outputs, expected, strict=True):
-            if tuple(output.shape) != shape or output.dtype != tf.float32:
+            raise UserError(f"the network cannot be run: {error}") from error
+        self._outputs = len(outputs)
+        sizes = [(_FEATURES, self.num_features), (_LOGITS, LOGITS), ("logits without bias", LOGITS)]
+        for (name, length), output in zip(sizes, outputs, strict=False):
+            shape = tuple(size for size in output.shape if size != 1)
+            if shape != (length,) or output.dtype != tf.float32:
                 raise UserError(
-                    f"node {name} of the frozen graph gives {output.dtype.name} of shape "
-                    f"{tuple(output.shape)} instead of float32 {shape}; it is not the expected one"
+                    f"{name} of the network: {output.dtype.name} of shape {tuple(output.shape)} "
+                    f"instead of float32 [1, {length}]; it is not the expected one"
                 )
             if not np.isfinite(output).all():
-                raise UserError(
-                    f"node {name} of the frozen graph gives NaN; its weights are damaged"
-                )
+                raise UserError(f"{name} of the network: NaN or infinity; its weights are damaged")
 
 
 def open_inception(
-    path: str | os.PathLike | None = None, cache_dir: str | os.PathLike | None = None
+    path: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    sha256: str | None = None,
 ) -> InceptionNetwork:
-    """Opens the frozen Inception graph, downloading it if need be.
+    """Opens the Inception network, downloading the frozen graph if need be.
+
+    The file's SHA-256 is remembered in the cache; if the file is another one later, it is refused.
 
     Args:
-        path: The published archive or the `.pb` file taken from it; None for the cache.
+        path: The published archive, the `.pb` file taken from it, or its weights converted to
+            PyTorch (`pt_inception-2015-12-05-6726825d.pth` and its like); None for the cache.
         cache_dir: Root of the cache; None for Keras' own.
+        sha256: Expected digest, in hexadecimal, of the file or of the graph in it; also accepts a
+            file that has changed.
 
     Returns:
         The network.
@@ -107,43 +173,43 @@ def open_inception(
     Raises:
         UserError: The file is missing, cannot be downloaded, or is not what it should be.
     """
-    source = Path(path).expanduser() if path is not None else _cached_archive(cache_dir)
+    file_memory.check_expected(sha256)
+    memory = cache_folder(cache_dir, CACHE_SUBFOLDER)
+    source = Path(path).expanduser() if path is not None else _cached_archive(memory)
     try:
         data = _read_bounded(source)
-        archived = data.startswith(_GZIP_MAGIC)
-        graph_bytes = _graph_from_archive(data) if archived else data
-        files = {source.name: hashlib.sha256(data).hexdigest()}
-        if archived:
-            files[MEMBER_NAME] = hashlib.sha256(graph_bytes).hexdigest()
-        return InceptionNetwork(graph_bytes, files)
+        files = {source.name: file_memory.sha256(data)}
+        weights = data
+        if data.startswith(_GZIP_MAGIC):
+            weights = _graph_from_archive(data)
+            files[MEMBER_NAME] = file_memory.sha256(weights)
+        file_memory.check_file(source, files, sha256, memory)
+        is_torch = torch_weights.is_torch_file(weights)
+        build = InceptionNetwork.from_torch if is_torch else InceptionNetwork.from_graph
+        network = build(weights, files)
     except UserError as error:
         raise UserError(
             f"cannot use the Inception graph {source}: {error}. Expected is {ARCHIVE_NAME} as "
-            f"published at {ARCHIVE_URL}, or {MEMBER_NAME} from it."
+            f"published at {ARCHIVE_URL}, {MEMBER_NAME} from it, or its weights as .pth."
         ) from error
+    file_memory.remember_file(source, files[source.name], memory)
+    return network
 
 
-def _cached_archive(cache_dir: str | os.PathLike | None) -> Path:
-    """Path of the archive in the cache, after downloading it if it is not there."""
-    folder = cache_folder(cache_dir, CACHE_SUBFOLDER)
+def _cached_archive(folder: Path) -> Path:
+    """Path of the archive in the cache's folder, after downloading it if it is not there."""
     archive = folder / ARCHIVE_NAME
     if archive.exists():
         return archive
     logger.info("downloading %s to %s", ARCHIVE_URL, archive)
-    # Another process, or an interrupted one, must not leave half a file under the final name.
-    aside = folder / f"{uuid.uuid4().hex}-{ARCHIVE_NAME}"
     try:
-        keras.utils.get_file(
-            aside.name, ARCHIVE_URL, cache_dir=folder.parent, cache_subdir=CACHE_SUBFOLDER
-        )
-        aside.replace(archive)
-    except Exception as error:  # Keras raises a bare Exception if it cannot reach a host
+        download(ARCHIVE_URL, archive, MAX_GRAPH_BYTES)
+    except UserError as error:
         raise UserError(
-            f"cannot download {ARCHIVE_URL} ({error}). Put the file at {archive}, or name its "
-            "place with the option for the Inception graph, or evaluate with the network 'digits'."
+            f"cannot download {error}. Try again, which goes on where it ended; or put the file at "
+            f"{archive}, or name its place with the option for the Inception graph, or evaluate "
+            "with the network 'digits'."
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
     return archive
 
 

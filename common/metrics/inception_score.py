@@ -1,9 +1,12 @@
 """The Inception Score (Salimans et al. 2016), from sums alone."""
 
+import math
+
 import numpy as np
 
 from common.errors import UserError
 from common.metrics.errors import NonFiniteFeaturesError
+from common.metrics.metric import Metric
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -20,13 +23,13 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-class InceptionScore:
+class InceptionScore(Metric):
     """Accumulates the Inception Score over contiguous splits.
 
     The score of a split is `exp(mean over images of sum p (log p - log mean p))`, which needs
     only the sums of `p log p` and of `p` and the number of images; no image's probabilities
-    are kept. Reported are the mean and the standard deviation (ddof 0) over the splits, split
-    `i` of `k` being images `i*N//k` to `(i+1)*N//k` (specification, section 6).
+    are kept. Reported are the mean and the standard deviation over the splits, split `i` of `k`
+    being images `i*N//k` to `(i+1)*N//k` (specification, section 6).
 
     Attributes:
         columns: Names of the results.
@@ -35,13 +38,23 @@ class InceptionScore:
 
     columns = ("inception_score_mean", "inception_score_std")
 
-    def __init__(self, num_samples: int, num_classes: int, splits: int = 10) -> None:
+    def __init__(
+        self,
+        num_samples: int,
+        num_classes: int,
+        splits: int = 10,
+        *,
+        ddof: int = 0,
+        order: np.ndarray | None = None,
+    ) -> None:
         """Starts empty.
 
         Args:
             num_samples: Number of images to come.
             num_classes: Length of a vector of logits.
             splits: Number of splits.
+            ddof: What is subtracted from the number of splits in the standard deviation.
+            order: Permutation of all images: image `order[i]` counts as the `i`-th.
 
         Raises:
             UserError: A split would be empty.
@@ -53,6 +66,8 @@ class InceptionScore:
             )
         self.num_samples = num_samples
         self._bounds = [i * num_samples // splits for i in range(splits + 1)]
+        self._ddof = ddof
+        self._places = None if order is None else np.argsort(order)
         self._count = 0
         self._sum_p_log_p = np.zeros(splits)
         self._sum_p = np.zeros((splits, num_classes))
@@ -78,15 +93,18 @@ class InceptionScore:
             )
         log_p = log_softmax(logits)
         p = np.exp(log_p)
-        for split, (first, last) in enumerate(zip(self._bounds, self._bounds[1:], strict=False)):
-            # Slices clip at the batch's end but not at its start, where they would count back.
-            part = slice(max(first - start, 0), max(last - start, 0))
+        places = np.arange(start, stop) if self._places is None else self._places[start:stop]
+        splits = np.searchsorted(self._bounds, places, side="right") - 1
+        for split in np.unique(splits):
+            part = splits == split
             self._sum_p_log_p[split] += np.sum(p[part] * log_p[part])
             self._sum_p[split] += p[part].sum(axis=0)
         self._count = stop
 
     def result(self) -> dict[str, float]:
         """Returns `inception_score_mean` and `inception_score_std`, both without unit.
+
+        The deviation is NaN if `ddof` is no less than the number of splits.
 
         Raises:
             ValueError: Images are still missing.
@@ -99,4 +117,6 @@ class InceptionScore:
         log_mean_p = np.log(mean_p, where=mean_p > 0, out=np.zeros_like(mean_p))
         divergence = self._sum_p_log_p / counts - np.sum(mean_p * log_mean_p, axis=1)
         scores = np.exp(divergence)
-        return dict(zip(self.columns, (float(scores.mean()), float(scores.std())), strict=True))
+        defined = len(scores) > self._ddof
+        deviation = float(scores.std(ddof=self._ddof)) if defined else math.nan
+        return dict(zip(self.columns, (float(scores.mean()), deviation), strict=True))

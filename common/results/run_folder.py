@@ -55,6 +55,15 @@ class RunFolder:
             return "new"
         return self._read_record()["state"]
 
+    @property
+    def record(self):
+        """What `run.json` says.
+
+        Raises:
+            UserError: there is none, or it cannot be read.
+        """
+        return self._read_record()
+
     def _contents(self):
         # The log alone says nothing: a run that failed at its start leaves it. Nor do hidden files:
         # they are the lock, and what atomic_write leaves when the process is killed.

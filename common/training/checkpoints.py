@@ -16,7 +16,7 @@ KEPT = 5
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"model-(\d{1,18})\.index")
 # What TensorFlow raises for a file that is cut short, altered, missing, or of another network.
-_DAMAGES = (
+DAMAGES = (
     tf.errors.OpError,
     AssertionError,
     IndexError,
@@ -105,7 +105,7 @@ class Checkpoints:
             try:
                 self._checkpoint.read(str(path)).assert_consumed()
                 return _progress(self._progress.numpy())
-            except _DAMAGES as error:
+            except DAMAGES as error:
                 _LOG.warning("%s cannot be restored: %s", path, _first_line(error))
         if candidates or (self._restore_from / "checkpoint").exists():
             raise UserError(
@@ -115,20 +115,25 @@ class Checkpoints:
         return -1, {}
 
     def _candidates(self):
-        """Paths of all checkpoints, the newest first, the permanent ones included."""
-        folders = [self._restore_from, *self._restore_from.glob("global_id-*")]
-        paths = [path for folder in folders for path in _newest_first(folder)]
-        return sorted(paths, key=_number, reverse=True)
+        return list_checkpoints(self._restore_from)
+
+
+def list_checkpoints(folder):
+    """Paths of all checkpoints in a run's folder of such, the newest first, the permanent too."""
+    folders = [Path(folder), *Path(folder).glob("global_id-*")]
+    paths = [path for each in folders for path in _newest_first(each)]
+    return sorted(paths, key=iteration_of, reverse=True)
+
+
+def iteration_of(checkpoint):
+    """The last iteration that a checkpoint's path says it holds."""
+    return int(checkpoint.name.removeprefix("model-"))
 
 
 def _newest_first(folder):
     """Paths of a folder's checkpoints, without suffix."""
     paths = [path.with_suffix("") for path in folder.glob("model-*") if _NAME.match(path.name)]
-    return sorted(paths, key=_number, reverse=True)
-
-
-def _number(path):
-    return int(path.name.removeprefix("model-"))
+    return sorted(paths, key=iteration_of, reverse=True)
 
 
 def _remove(path):

@@ -32,7 +32,9 @@ class RunOptions:
         data_route: "auto", or a data set's route (`common.data`).
         metrics: names of the metrics, empty for none.
         feature_network: the network they use; None for the data set's own.
-        inception_path: the Inception graph's archive or `.pb`; None for the cache or download.
+        inception_path: the Inception graph's archive, `.pb` or `.pth`; None for the cache or
+            download.
+        inception_sha256: its expected SHA-256; None for what it was when it was first used.
         cache_dir: root of the cache; None for Keras' own.
         strict_metrics: whether metrics that fail end the training.
     """
@@ -42,6 +44,7 @@ class RunOptions:
     metrics: tuple[str, ...] = ("is", "fid")
     feature_network: str | None = None
     inception_path: str | None = None
+    inception_sha256: str | None = None
     cache_dir: str | None = None
     strict_metrics: bool = False
 
@@ -97,6 +100,7 @@ class Resources:
             self._networks[name] = open_network(
                 name,
                 inception_path=self.options.inception_path,
+                inception_sha256=self.options.inception_sha256,
                 cache_dir=self.options.cache_dir,
             )
         return self._networks[name]

@@ -7,7 +7,6 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from common.errors import UserError
@@ -18,10 +17,10 @@ from common.results.grid import make_grid, save_png
 from common.results.metrics_table import MetricsTable
 from common.results.times import drop_times_after, is_timed, record_time
 from common.training.checkpoints import Checkpoints
-from common.training.devices import on_all_replicas
 from common.training.errors import DivergedError, InterruptedRunError
 from common.training.iterations import CompiledIterations
 from common.training.memory import memory_scalars
+from common.training.sampling import Sampler
 from common.training.schedule import ChunkPlanner, is_due
 
 _LOG = logging.getLogger(__name__)
@@ -65,12 +64,7 @@ class Trainer:
         self._strict_metrics = strict_metrics
         self._start_up = start_up
         self._grid_latents = RandomStream(root_seed, "latents of sample grids")
-        self._metric_latents = RandomStream(root_seed, "latents of metrics")
-        latents = tf.TensorSpec([None, settings.latent_dim], keras.config.floatx())
-        generate = tf.function(
-            lambda latents: step.generator(latents, training=False), input_signature=[latents]
-        )
-        self._generate_batch = on_all_replicas(strategy, generate)
+        self._sampler = Sampler(strategy, step.generator, settings, root_seed)
         self._events = EventLog(folder.checkpoints)
         columns = evaluator.columns if evaluator else []
         self._table = MetricsTable(folder.metrics_path, columns) if evaluator else None
@@ -237,7 +231,7 @@ class Trainer:
         """Images of latents `[n, latent_dim]`, in inference mode: float array `[n, h, w, 3]`."""
         size = self._pipeline.g_batch_size
         parts = [latents[i : i + size] for i in range(0, len(latents), size)]
-        return np.concatenate([self._generate_batch(part).numpy() for part in parts])
+        return np.concatenate([self._sampler.generate(part).numpy() for part in parts])
 
     def _measure_if_due(self, global_id):
         if is_due(self._settings.metric_freq, global_id):
@@ -248,18 +242,18 @@ class Trainer:
         if self._evaluator is None:
             return
         if global_id not in self._table.ids:
-            metrics = self._evaluate(global_id)
-            if metrics is None:
+            evaluation = self._evaluate(global_id)
+            if evaluation is None:
                 return
-            self._table.add(global_id, metrics)
-            _LOG.info("global_id %d: %s", global_id, metrics)
+            self._table.add(global_id, evaluation.values, evaluation.record)
+            _LOG.info("global_id %d: %s", global_id, evaluation.values)
         scalars = {f"metric/{name}": value for name, value in self._table.row(global_id).items()}
         self._events.write(global_id, scalars, time.time())
 
     def _evaluate(self, global_id):
-        """The metrics, or None if they failed, which need not cost the training."""
+        """An `Evaluation`, or None if it failed, which need not cost the training."""
         try:
-            return self._evaluator.evaluate(self._metric_samples(global_id))
+            return self._evaluator.evaluate(self._sampler.metric_samples(global_id))
         except InvalidSamplesError as error:
             raise self._divergence(f"iteration {global_id}: {error}") from error
         except Exception:
@@ -267,13 +261,6 @@ class Trainer:
                 raise
             _LOG.exception("global_id %d: the metrics failed; their row is left out", global_id)
             return None
-
-    def _metric_samples(self, global_id):
-        """The generator as a function of sample numbers, as the evaluator calls it."""
-        count = max(self._settings.is_samples, self._settings.fid_samples)
-        shape = [count, self._settings.latent_dim]
-        latents = self._metric_latents.normal(shape, global_id, dtype=keras.config.floatx())
-        return lambda start, count: self._generate_batch(latents[start : start + count])
 
 
 def _layers_not_finite(*models):

@@ -49,14 +49,14 @@ class GraphOf2015:
         values = shift + scale * self.rng.standard_normal(shape)
         return self.constant(name, values.astype(np.float32))
 
-    def convolution(self, name, source, shape, stride, *, scaled, control="^seed"):
+    def convolution(self, name, source, shape, stride, *, scaled, control="^seed", padding=b"SAME"):
         """Convolution, normalisation, check, identity and ReLU, as every layer of Inception."""
         channels = shape[-1]
         fan_in = np.prod(shape[:-1])
         weights = self.random(f"{name}/conv2d_params", shape, fan_in**-0.5)
         convolved = self.node(
             "Conv2D", f"{name}/Conv2D", source, weights,
-            T=FLOAT, strides=[1, stride, stride, 1], padding=b"SAME", use_cudnn_on_gpu=True,
+            T=FLOAT, strides=[1, stride, stride, 1], padding=padding, use_cudnn_on_gpu=True,
         )  # fmt: skip
         parameters = [
             self.random(f"{name}/batchnorm/moving_mean", [channels], 0.2),
@@ -112,6 +112,152 @@ def small_inception(seed: int = 0, features: int = 2048, logits: int = 1008):
     g.node("Identity", "logits", biased, T=FLOAT)
     g.node("Softmax", "softmax", "logits", T=FLOAT)
     return g.graph
+
+
+class FullInception(GraphOf2015):
+    """The published graph's layers in their real sizes, with random weights.
+
+    Attributes:
+        weights: the same numbers under the names, and in the layout, of their PyTorch conversion.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.weights = {}
+        self.channels = {"Mul": 3}
+        self.node("Placeholder", "Mul", dtype=FLOAT)
+        self.constant("seed", 1)
+        hidden = self._stem()
+        for letter, pooled in zip("bcd", (32, 64, 64), strict=True):
+            hidden = self._block_35(f"Mixed_5{letter}", hidden, pooled)
+        hidden = self._reduction(
+            "Mixed_6a", hidden, [("branch3x3", [(384, 3, 3)])],
+            ("branch3x3dbl", [(64, 1, 1), (96, 3, 3), (96, 3, 3)]),
+        )  # fmt: skip
+        for letter, width in zip("bcde", (128, 160, 160, 192), strict=True):
+            hidden = self._block_17(f"Mixed_6{letter}", hidden, width)
+        hidden = self._reduction(
+            "Mixed_7a", hidden, [("branch3x3", [(192, 1, 1), (320, 3, 3)])],
+            ("branch7x7x3", [(192, 1, 1), (192, 1, 7), (192, 7, 1), (192, 3, 3)]),
+        )  # fmt: skip
+        hidden = self._block_8("Mixed_7b", hidden, "AvgPool")
+        hidden = self._block_8("Mixed_7c", hidden, "MaxPool")
+        self.pool("AvgPool", "pool_3", hidden, window=8, stride=1, padding=b"VALID")
+        self._classifier()
+
+    def layer(self, name, source, size, stride=1, padding=b"SAME"):
+        filters, height, width = size
+        shape = [height, width, self.channels[source], filters]
+        self.convolution(name, source, shape, stride, scaled=True, padding=padding)
+        self.channels[name] = filters
+        value = {
+            node.name: tf.make_ndarray(node.attr["value"].tensor)
+            for node in self.graph.node[-12:]
+            if node.op == "Const"
+        }
+        self.weights |= {
+            f"{name}.conv.weight": value[f"{name}/conv2d_params"].transpose(3, 2, 0, 1),
+            f"{name}.bn.weight": value[f"{name}/batchnorm/gamma"],
+            f"{name}.bn.bias": value[f"{name}/batchnorm/beta"],
+            f"{name}.bn.running_mean": value[f"{name}/batchnorm/moving_mean"],
+            f"{name}.bn.running_var": value[f"{name}/batchnorm/moving_variance"],
+            f"{name}.bn.num_batches_tracked": np.array(7),
+        }
+        return name
+
+    def chain(self, name, source, sizes, last=(1, b"SAME")):
+        for number, size in enumerate(sizes, start=1):
+            place = f"{name}_{number}" if len(sizes) > 1 else name
+            stride, padding = last if number == len(sizes) else (1, b"SAME")
+            source = self.layer(place, source, size, stride, padding)
+        return source
+
+    def pooled(self, op, name, source, stride=1, padding=b"SAME"):
+        self.pool(op, name, source, window=3, stride=stride, padding=padding)
+        self.channels[name] = self.channels[source]
+        return name
+
+    def join(self, name, *branches):
+        axis = self.constant(f"{name}/axis", 3)
+        self.node("Concat", name, axis, *branches, T=FLOAT)
+        self.graph.node[-1].attr["N"].i = len(branches)
+        self.channels[name] = sum(self.channels[branch] for branch in branches)
+        return name
+
+    def _stem(self):
+        hidden = self.layer("Conv2d_1a_3x3", "Mul", (32, 3, 3), 2, b"VALID")
+        hidden = self.layer("Conv2d_2a_3x3", hidden, (32, 3, 3), 1, b"VALID")
+        hidden = self.layer("Conv2d_2b_3x3", hidden, (64, 3, 3))
+        hidden = self.pooled("MaxPool", "pool", hidden, 2, b"VALID")
+        hidden = self.layer("Conv2d_3b_1x1", hidden, (80, 1, 1), 1, b"VALID")
+        hidden = self.layer("Conv2d_4a_3x3", hidden, (192, 3, 3), 1, b"VALID")
+        return self.pooled("MaxPool", "pool_1", hidden, 2, b"VALID")
+
+    def _pool_branch(self, name, source, filters, op="AvgPool"):
+        return self.layer(
+            f"{name}.branch_pool", self.pooled(op, f"{name}/pool", source), (filters, 1, 1)
+        )
+
+    def _block_35(self, name, source, pooled):
+        return self.join(
+            name,
+            self.layer(f"{name}.branch1x1", source, (64, 1, 1)),
+            self.chain(f"{name}.branch5x5", source, [(48, 1, 1), (64, 5, 5)]),
+            self.chain(f"{name}.branch3x3dbl", source, [(64, 1, 1), (96, 3, 3), (96, 3, 3)]),
+            self._pool_branch(name, source, pooled),
+        )
+
+    def _reduction(self, name, source, first, second):
+        branches = [
+            self.chain(f"{name}.{branch}", source, sizes, last=(2, b"VALID"))
+            for branch, sizes in (*first, second)
+        ]
+        pooled = self.pooled("MaxPool", f"{name}/pool", source, 2, b"VALID")
+        return self.join(name, *branches, pooled)
+
+    def _block_17(self, name, source, width):
+        row, column = (1, 7), (7, 1)
+        sizes = [(width, 1, 1), *((width, *shape) for shape in (column, row, column))]
+        return self.join(
+            name,
+            self.layer(f"{name}.branch1x1", source, (192, 1, 1)),
+            self.chain(f"{name}.branch7x7", source, [(width, 1, 1), (width, *row), (192, *column)]),
+            self.chain(f"{name}.branch7x7dbl", source, [*sizes, (192, *row)]),
+            self._pool_branch(name, source, 192),
+        )
+
+    def _block_8(self, name, source, op):
+        ends = []
+        starts = {
+            f"{name}.branch3x3_2": self.layer(f"{name}.branch3x3_1", source, (384, 1, 1)),
+            f"{name}.branch3x3dbl_3": self.layer(
+                f"{name}.branch3x3dbl_2",
+                self.layer(f"{name}.branch3x3dbl_1", source, (448, 1, 1)), (384, 3, 3),
+            ),
+        }  # fmt: skip
+        for place, start in starts.items():
+            halves = [
+                self.layer(f"{place}a", start, (384, 1, 3)),
+                self.layer(f"{place}b", start, (384, 3, 1)),
+            ]
+            ends.append(self.join(f"{place}/join", *halves))
+        return self.join(
+            name,
+            self.layer(f"{name}.branch1x1", source, (320, 1, 1)),
+            *ends,
+            self._pool_branch(name, source, 192, op),
+        )
+
+    def _classifier(self):
+        shape = self.constant("pool_3/_reshape/shape", np.array([-1, 2048], np.int32))
+        flat = self.node("Reshape", "pool_3/_reshape", "pool_3", shape, T=FLOAT)
+        weights = self.random("softmax/weights", [2048, 1008], 2048**-0.5)
+        product = self.node("MatMul", "softmax/logits/MatMul", flat, weights, T=FLOAT)
+        biases = self.random("softmax/biases", [1008])
+        self.node("BiasAdd", "logits", product, biases, T=FLOAT)
+        nodes = {node.name: node for node in self.graph.node[-4:]}
+        value = {n: tf.make_ndarray(nodes[n].attr["value"].tensor) for n in (weights, biases)}
+        self.weights |= {"fc.weight": value[weights].T, "fc.bias": value[biases]}
 
 
 def run_untouched(graph, images):

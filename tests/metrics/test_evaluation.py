@@ -12,8 +12,11 @@ from scipy.special import log_softmax, xlogy
 from common.data.source import ArraySource
 from common.errors import UserError
 from common.metrics.errors import InvalidSamplesError, NonFiniteFeaturesError
-from common.metrics.evaluation import Evaluator, select_real_images
+from common.metrics.evaluation import Evaluator
 from common.metrics.feature_network import FeatureNetwork
+from common.metrics.kernel_distance import kernel_inception_distance
+from common.metrics.manifold import precision_recall_density_coverage
+from common.metrics.selection import select_real_images
 
 SIZE = 6
 
@@ -93,7 +96,7 @@ def test_values_against_numpy(tmp_path, batch_size):
     real = evaluator.source.read(select_real_images(60, 30, 0)) / 127.5 - 1
     fake_features, fake_logits = evaluator.network.by_numpy(samples(0, 83).numpy())
     real_features, _ = evaluator.network.by_numpy(real)
-    values = evaluator.evaluate(samples)
+    values = evaluator.evaluate(samples).values
     mean, std = expected_score(fake_logits, 10)
     fid = expected_fid(real_features, fake_features[:41])
     assert list(values) == evaluator.columns
@@ -119,24 +122,71 @@ def test_one_pass_in_order(tmp_path):
 
 def test_evaluations_repeat_exactly(tmp_path):
     evaluator = make_evaluator(tmp_path)
-    assert evaluator.evaluate(samples) == evaluator.evaluate(samples)
+    assert evaluator.evaluate(samples).values == evaluator.evaluate(samples).values
 
 
 def test_more_samples_for_the_fid_than_for_the_score(tmp_path):
     evaluator = make_evaluator(tmp_path, is_samples=20, fid_samples=50)
-    few = make_evaluator(tmp_path, is_samples=20, fid_samples=41).evaluate(samples)
-    values = evaluator.evaluate(samples)
+    few = make_evaluator(tmp_path, is_samples=20, fid_samples=41).evaluate(samples).values
+    values = evaluator.evaluate(samples).values
     assert values["linear_inception_score_mean"] == few["linear_inception_score_mean"]
     assert values["linear_fid"] != few["linear_fid"]
 
 
 def test_metrics_can_be_chosen(tmp_path):
     evaluator = make_evaluator(tmp_path, metrics=["fid"])
-    assert evaluator.columns == ["linear_fid"] == list(evaluator.evaluate(samples))
+    assert evaluator.columns == ["linear_fid"] == list(evaluator.evaluate(samples).values)
     everything = make_evaluator(tmp_path, metrics=["fid", "is"])
     assert everything.columns == make_evaluator(tmp_path).columns
-    with pytest.raises(UserError, match=r"kid.*is, fid"):
-        make_evaluator(tmp_path, metrics=["kid"])
+    with pytest.raises(UserError, match=r"lpips.*is, fid, kid, prdc"):
+        make_evaluator(tmp_path, metrics=["lpips"])
+
+
+def test_metrics_of_features_against_the_functions(tmp_path):
+    """KID and PRDC see the same features as the FID, in the order of the table."""
+    evaluator = make_evaluator(tmp_path, metrics=["prdc", "is", "kid", "fid"])
+    plain = make_evaluator(tmp_path).evaluate(samples).values
+    evaluation = evaluator.evaluate(samples)
+    real, _ = evaluator.network(
+        tf.constant(evaluator.source.read(select_real_images(60, 30, 0)) / 127.5 - 1, tf.float32)
+    )
+    fake, _ = evaluator.network(samples(0, 41))
+    expected = kernel_inception_distance(real.numpy(), fake.numpy(), seed=0)
+    expected |= precision_recall_density_coverage(real.numpy(), fake.numpy())
+    names = ["kid_mean", "kid_std", "precision", "recall", "density", "coverage"]
+    assert evaluator.columns == list(evaluation.values)
+    assert evaluator.columns == [*plain, *(f"linear_{name}" for name in names)]
+    for name in plain:
+        assert evaluation.values[name] == pytest.approx(plain[name], rel=1e-12)
+    for name in names:
+        assert evaluation.values[f"linear_{name}"] == pytest.approx(expected[name], rel=1e-5)
+    assert evaluation.record["details"]["kid_subset_size"] == 30
+
+
+def test_real_features_are_cached_like_the_statistics(tmp_path):
+    everything = ["is", "fid", "kid", "prdc"]
+    values = make_evaluator(tmp_path, metrics=everything).evaluate(samples).values
+    source = make_source()
+    source.__class__ = Untouchable
+    again = make_evaluator(tmp_path, source=source, metrics=everything)
+    assert again.evaluate(samples).values == values
+    assert len(list((tmp_path / "fid_statistics").iterdir())) == 2
+
+
+def test_the_record_says_how_the_values_came_about(tmp_path):
+    evaluator = make_evaluator(tmp_path, run_seed=7, metrics=["is", "fid"])
+    record = evaluator.evaluate(samples).record
+    assert json.loads(json.dumps(record)) == record
+    assert record["network"]["sha256"] == "0"
+    assert record["network"]["resize"] == "TF1 bilinear to 6x6"
+    assert set(record["network"]["versions"]) == {"python", "tensorflow", "keras", "numpy", "scipy"}
+    assert record["real"]["selection"] == {
+        "total": 60, "count": 30, "run_seed": 7, "replacement": False,
+    }  # fmt: skip
+    counts = {name: record[name] for name in ("is_samples", "fid_samples", "splits", "seed")}
+    assert counts == {"is_samples": 83, "fid_samples": 41, "splits": 10, "seed": 7}
+    assert record["seconds"] > 0
+    assert record["details"]["fid_standard_error"] > 0
 
 
 def test_real_images_are_read_only_if_needed(tmp_path):
@@ -144,7 +194,7 @@ def test_real_images_are_read_only_if_needed(tmp_path):
     source.__class__ = Untouchable
     evaluator = make_evaluator(tmp_path, source=source, metrics=["is"])
     evaluator.prepare()
-    assert len(evaluator.evaluate(samples)) == 2
+    assert len(evaluator.evaluate(samples).values) == 2
 
 
 # Samples
@@ -175,8 +225,8 @@ def test_invalid_samples_are_named(tmp_path, value):
 
 def test_bounds_themselves_are_valid(tmp_path):
     evaluator = make_evaluator(tmp_path)
-    assert np.isfinite(list(evaluator.evaluate(spoiled(1, 3)).values())).all()
-    assert np.isfinite(list(evaluator.evaluate(spoiled(-1, 3)).values())).all()
+    assert np.isfinite(list(evaluator.evaluate(spoiled(1, 3)).values.values())).all()
+    assert np.isfinite(list(evaluator.evaluate(spoiled(-1, 3)).values.values())).all()
 
 
 def test_samples_of_another_shape(tmp_path):
@@ -191,6 +241,10 @@ def test_non_finite_outputs_of_the_network(tmp_path, column, what):
     network.kernel[0, column] = np.inf
     with pytest.raises(NonFiniteFeaturesError, match=what):
         make_evaluator(tmp_path, network).evaluate(samples)
+    with pytest.raises(NonFiniteFeaturesError, match=what):
+        make_evaluator(
+            tmp_path, metrics=["kid"] if what == "features" else ["is"], network=network
+        ).evaluate(samples)
     if what == "features":
         with pytest.raises(NonFiniteFeaturesError):
             make_evaluator(tmp_path / "other", network).prepare()
@@ -225,10 +279,10 @@ class Untouchable(ArraySource):
 
 def test_real_statistics_are_reused(tmp_path):
     first = make_evaluator(tmp_path)
-    values = first.evaluate(samples)
+    values = first.evaluate(samples).values
     source = make_source()
     source.__class__ = Untouchable
-    assert make_evaluator(tmp_path, source=source).evaluate(samples) == values
+    assert make_evaluator(tmp_path, source=source).evaluate(samples).values == values
 
 
 @pytest.mark.parametrize(
@@ -255,10 +309,10 @@ def test_seed_does_not_matter_when_all_images_are_used(tmp_path):
 
 
 def test_damaged_statistics_are_computed_again(tmp_path, caplog):
-    values = make_evaluator(tmp_path).evaluate(samples)
+    values = make_evaluator(tmp_path).evaluate(samples).values
     (path,) = (tmp_path / "fid_statistics").iterdir()
     path.write_bytes(path.read_bytes()[:-100])
-    assert make_evaluator(tmp_path).evaluate(samples) == values
+    assert make_evaluator(tmp_path).evaluate(samples).values == values
     assert "damaged" in caplog.text
 
 
@@ -282,6 +336,9 @@ def test_record_is_json(tmp_path):
         ({"fid_samples": 1}, "fid_samples is 1"),
         ({"fid_real": 1}, "fid_real is 1"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"metrics": ["prdc"], "fid_samples": 5}, "precision.*at least 6"),
+        ({"metrics": ["prdc"], "fid_real": 5}, "precision.*at least 6"),
+        ({"metrics": ["prdc"], "source": make_source(5)}, "precision.*at least 6"),
         ({"source": make_source(1)}, "1 image"),
         ({"source": make_source(shape=(SIZE, SIZE, 1))}, "3 colours"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.metrics.feature_network import resize_bilinear_tf1
+from common.metrics.feature_network import FeatureNetwork, resize_bilinear_tf1
 from common.pixels import scale_pixels
 
 
@@ -44,3 +44,31 @@ def test_pixels_span_the_interval():
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled, np.arange(256) / 127.5 - 1, atol=1e-7)
     assert (scaled[0], scaled[255]) == (-1, 1)
+
+
+def test_layers_are_fused_also_where_a_training_switched_that_off():
+    options = tf.config.optimizer
+    network = Watching()
+    before = options.get_experimental_options().get("remapping", True)
+    try:
+        options.set_experimental_options({"remapping": False})
+        network(tf.zeros([1, 4, 4, 3]))
+        assert network.remapping == [True]
+        assert options.get_experimental_options()["remapping"] is False
+    finally:
+        options.set_experimental_options({"remapping": before})
+
+
+class Watching(FeatureNetwork):
+    """Notes, when it is traced, whether layers may be fused."""
+
+    name, column_prefix, input_size, num_features, num_classes = "watching", "watching_", 4, 3, 3
+
+    def __init__(self):
+        self.remapping = []
+        super().__init__("0", {})
+
+    def embed(self, images):
+        options = tf.config.optimizer.get_experimental_options()
+        self.remapping.append(options.get("remapping"))
+        return images[:, 0, 0], images[:, 0, 0]

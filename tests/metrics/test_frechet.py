@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from common.metrics import frechet
 from common.metrics.errors import NonFiniteFeaturesError
-from common.metrics.frechet import GaussianAccumulator, GaussianStatistics, frechet_distance
+from common.metrics.frechet import (
+    DISTANCES,
+    FrechetInceptionDistance,
+    GaussianAccumulator,
+    GaussianStatistics,
+    frechet_distance,
+    pooled,
+)
 
 
 def fit(features, batch_sizes=(10**9,)):
@@ -179,3 +186,105 @@ def test_no_covariance_of_a_single_image(count):
 def test_different_numbers_of_features():
     with pytest.raises(ValueError, match="shapes"):
         frechet_distance(fit(np.eye(3)), fit(np.eye(4)))
+
+
+@pytest.mark.parametrize("name", ["sqrtm", "eigenvalues"])
+@pytest.mark.parametrize(("n", "m", "size"), [(200, 300, 20), (900, 500, 64)])
+def test_other_ways_to_the_same_distance(name, n, m, size):
+    real, fake = random_features(n, size, 1), random_features(m, size, 2, scale=1.3)
+    expected = distance_by_sqrtm(real, fake)
+    assert DISTANCES[name](fit(real), fit(fake)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_root_that_is_not_finite_is_taken_with_an_offset(monkeypatch):
+    calls = []
+
+    def sqrtm(matrix):
+        calls.append(matrix)
+        return (
+            np.full_like(matrix, np.nan) if len(calls) == 1 else np.diag(np.sqrt(matrix.diagonal()))
+        )
+
+    monkeypatch.setattr(scipy.linalg, "sqrtm", sqrtm)
+    statistics = GaussianStatistics(np.zeros(2), np.diag([4.0, 0.0]), 9)
+    distance = DISTANCES["sqrtm"](statistics, statistics)
+    np.testing.assert_allclose(calls[1], np.diag([(4 + 1e-6) ** 2, 1e-12]))
+    assert distance == pytest.approx(8 - 2 * (4 + 2e-6), abs=1e-12)
+
+
+# The distance as a metric, and its standard error
+
+
+def metric_of(real, fake, batch=7):
+    metric = FrechetInceptionDistance(fit(real), len(fake))
+    for start in range(0, len(fake), batch):
+        metric.update(fake[start : start + batch], None)
+    return metric
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 19, 20, 137])
+@pytest.mark.parametrize("batch", [1, 7, 500])
+def test_splits_and_batches_do_not_change_the_distance(count, batch):
+    real, fake = random_features(60, 9, 1), random_features(count, 9, 2, scale=1.3)
+    expected = frechet_distance(fit(real), fit(fake))
+    assert metric_of(real, fake, batch).result()["fid"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_pooled_parts_equal_the_whole():
+    whole = random_features(50, 6, 3) + 100
+    parts = [fit(whole[:2]), fit(whole[2:31]), fit(whole[31:])]
+    mean, covariance = moments(whole)
+    np.testing.assert_allclose(pooled(parts).mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(pooled(parts).covariance, covariance, rtol=1e-9, atol=1e-12)
+
+
+def test_standard_error_is_nearly_the_jackknifes():
+    """That of the exact distances without one part; the two differ in the second order."""
+    real, fake = random_features(300, 4, 4), random_features(3000, 4, 5, scale=1.3)
+    left_out = [
+        distance_by_sqrtm(real, np.delete(fake, slice(i * 300, (i + 1) * 300), axis=0))
+        for i in range(10)
+    ]
+    expected = np.sqrt(9 / 10 * np.sum((left_out - np.mean(left_out)) ** 2))
+    assert metric_of(real, fake).details()["fid_standard_error"] == pytest.approx(
+        expected, rel=0.02
+    )
+
+
+def test_standard_error_of_one_feature_in_closed_form():
+    """There the distance is `(m - mu)² + (s - sigma)²`, with derivatives by hand."""
+    rng = np.random.default_rng(9)
+    real, fake = rng.normal(1, 2, (50, 1)), rng.normal(0.3, 1.5, (80, 1))
+    mean, deviation = fake.mean(), fake.std(ddof=1)
+    influence = 2 * (mean - real.mean()) * (fake - mean)
+    influence += (1 - real.std(ddof=1) / deviation) * (fake - mean) ** 2
+    expected = influence.reshape(10, 8).mean(axis=1).std(ddof=1) / 10**0.5
+    error = metric_of(real, fake).details()["fid_standard_error"]
+    assert error == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("count", "size"), [(200, 8), (40, 50)])
+def test_standard_error_is_the_scatter_of_repetitions(count, size):
+    """Also where there are fewer samples than features."""
+    rng = np.random.default_rng(6)
+    mixing = rng.normal(size=(size, size)) / size**0.5
+    real = rng.normal(size=(300, size))
+    metrics = [metric_of(real, rng.normal(size=(count, size)) @ mixing + 0.3) for _ in range(150)]
+    scatter = np.std([metric.result()["fid"] for metric in metrics])
+    errors = [metric.details()["fid_standard_error"] for metric in metrics]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(scatter, rel=0.25)
+
+
+@pytest.mark.parametrize(("count", "known"), [(2, False), (3, False), (4, True)])
+def test_standard_error_needs_two_parts(count, known):
+    metric = metric_of(random_features(9, 3, 7), random_features(count, 3, 8))
+    assert (metric.details()["fid_standard_error"] is not None) is known
+
+
+def test_missing_and_surplus_samples():
+    metric = FrechetInceptionDistance(fit(random_features(9, 3, 7)), 5)
+    metric.update(np.zeros((3, 3)), None)
+    with pytest.raises(ValueError, match="3 of 5"):
+        metric.result()
+    with pytest.raises(ValueError, match="6 of 5"):
+        metric.update(np.zeros((3, 3)), None)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import tarfile
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,9 +14,19 @@ from hypothesis import strategies as st
 from tensorflow.core.framework import graph_pb2
 
 from common.errors import UserError
-from common.metrics import frozen_graph, inception, open_network
+from common.metrics import download, frozen_graph, inception, open_network
+from common.metrics.feature_network import resize_bilinear
 from tests.metrics.graphs import FLOAT, MEMBER, GraphOf2015, run_untouched, small_inception, tar_gz
+from tests.metrics.servers import serve
 from tests.metrics.test_feature_network import resize_by_numpy
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory):
+    """A cache of the tests' own where none is named."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +138,44 @@ def test_smaller_batches_and_other_sizes_do_not_trace_again(archive):
     assert network._compiled.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.parametrize("classes", [1000, 1008])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_other_logits(graph, network, classes, with_bias):
+    images = images_of(2, 299)
+    pooled, logits = run_untouched(graph, images)
+    constants = {n.name: n for n in graph.node if n.op == "Const"}
+    weights = tf.make_ndarray(constants["softmax/weights"].attr["value"].tensor)
+    expected = logits if with_bias else pooled[:, 0, 0] @ weights
+    other = network.with_logits(classes, with_bias)
+    features, actual = other(tf.constant(images))
+    assert other.num_classes == classes
+    assert_relative(features.numpy(), pooled[:, 0, 0])
+    assert_relative(actual.numpy(), expected[:, :classes])
+    assert network(tf.constant(images))[1].shape == (2, 1000)  # as it was
+
+
+def test_a_bias_that_does_not_show_is_not_left_out(graph):
+    changed = graph_pb2.GraphDef()
+    changed.CopyFrom(graph)
+    (output,) = [node for node in changed.node if node.name == "logits"]
+    output.input[0] = "doubled"
+    changed.node.add(op="Add", name="doubled", input=["logits_sum"] * 2).attr["T"].type = FLOAT
+    network = inception.InceptionNetwork.from_graph(changed.SerializeToString(), {})
+    with pytest.raises(UserError, match="does not show the bias"):
+        network.with_logits(1008, with_bias=False)
+
+
+@pytest.mark.parametrize("size", [4, 7, 32, 400])
+def test_resizing_with_half_pixel_centres(size):
+    images = images_of(2, size)
+    expected = cv2_resize(images)
+    np.testing.assert_allclose(resize_bilinear(images, 299).numpy(), expected, atol=1e-4)
+
+
+def cv2_resize(images):
+    return np.stack([cv2.resize(image, (299, 299)) for image in images])
+
+
 def test_unknown_network_lists_the_choices():
     with pytest.raises(UserError, match=r"'vgg'.*inception, digits"):
         open_network("vgg")
@@ -141,7 +190,7 @@ def test_missing_file_is_named(tmp_path):
 
 
 def test_archive_in_the_cache_is_used(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras.utils.get_file", lambda *_, **__: pytest.fail("downloaded"))
+    monkeypatch.setattr(inception, "download", lambda *_: pytest.fail("downloaded"))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / inception.ARCHIVE_NAME).write_bytes(archive.read_bytes())
     assert inception.open_inception(cache_dir=tmp_path).name == "inception"
@@ -149,25 +198,66 @@ def test_archive_in_the_cache_is_used(archive, tmp_path, monkeypatch):
     assert inception.open_inception().name == "inception"
 
 
-def test_download_happens_once_and_leaves_one_file(archive, tmp_path, monkeypatch):
-    requests = []
-
-    def get_file(fname, origin, cache_dir, cache_subdir):
-        requests.append(origin)
-        (cache_dir / cache_subdir / fname).write_bytes(archive.read_bytes())
-
-    monkeypatch.setattr("keras.utils.get_file", get_file)
-    for _ in range(2):
-        inception.open_inception(cache_dir=tmp_path)
-    assert requests == [inception.ARCHIVE_URL]
-    assert [p.name for p in (tmp_path / "models").iterdir()] == [inception.ARCHIVE_NAME]
+def test_download_happens_once(archive, tmp_path, monkeypatch):
+    with serve(archive.read_bytes()) as server:
+        monkeypatch.setattr(inception, "ARCHIVE_URL", server.url)
+        for _ in range(2):
+            inception.open_inception(cache_dir=tmp_path)
+    assert len(server.requests) == 1
+    visible = [p.name for p in (tmp_path / "models").iterdir() if not p.name.startswith(".")]
+    assert sorted(visible) == [inception.ARCHIVE_NAME, "inception_sha256.json"]
 
 
 def test_unreachable_host_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(inception, "ARCHIVE_URL", f"file://{tmp_path}/absent.tar.gz")
-    with pytest.raises(UserError, match=r"cannot download.*Put the file at .*models"):
+    monkeypatch.setattr(download, "PAUSE", 0)
+    with pytest.raises(UserError, match=r"cannot download.*put the file at .*models"):
         inception.open_inception(cache_dir=tmp_path)
-    assert not list((tmp_path / "models").iterdir())
+    assert not (tmp_path / "models" / inception.ARCHIVE_NAME).exists()
+
+
+def test_a_file_that_changed_is_refused(graph_bytes, tmp_path):
+    """The download is not encrypted: what once was used must stay what it was."""
+    path, cache = tmp_path / "graph.pb", tmp_path / "cache"
+    path.write_bytes(graph_bytes)
+    first = inception.open_inception(path, cache).provenance["sha256"]
+    inception.open_inception(path, cache)
+    other = small_inception(seed=1).SerializeToString()
+    path.write_bytes(other)
+    digest = hashlib.sha256(other).hexdigest()
+    with pytest.raises(UserError, match=f"changed since.*was {first} and is {digest}.*say once"):
+        inception.open_inception(path, cache)
+    inception.open_inception(path, cache, digest.upper())  # deliberately
+    assert inception.open_inception(path, cache).provenance["sha256"] == digest
+    path.write_bytes(graph_bytes)
+    with pytest.raises(UserError, match="changed since"):
+        inception.open_inception(path, cache)
+
+
+def test_a_damaged_file_is_not_remembered(graph_bytes, tmp_path):
+    path, cache = tmp_path / "graph.pb", tmp_path / "cache"
+    path.write_bytes(b"\xff" * 99)
+    with pytest.raises(UserError, match="not a TensorFlow GraphDef"):
+        inception.open_inception(path, cache)
+    path.write_bytes(graph_bytes)
+    inception.open_inception(path, cache)
+
+
+def test_expected_sha256(archive, graph_bytes, tmp_path):
+    for digest in (archive.read_bytes(), graph_bytes):
+        inception.open_inception(archive, tmp_path, hashlib.sha256(digest).hexdigest())
+    with pytest.raises(UserError, match=f"not the expected {'0' * 64}.*{MEMBER} has"):
+        inception.open_inception(archive, tmp_path, "0" * 64)
+    with pytest.raises(UserError, match="64 hexadecimal digits"):
+        open_network("inception", inception_path=archive, inception_sha256="abc")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "7"])
+def test_a_damaged_memory_is_named(archive, tmp_path, text):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "inception_sha256.json").write_text(text)
+    with pytest.raises(UserError, match=r"inception_sha256\.json.*delete it"):
+        inception.open_inception(archive, tmp_path)
 
 
 def test_unwritable_cache_is_named(tmp_path):
@@ -337,7 +427,7 @@ BROKEN_GRAPHS = {
     huge_kernel: "conv/conv2d_params",
     damaged_constant: "conv/batchnorm/beta",
     negative_variance: "conv/batchnorm of the graph has damaged weights",
-    infinite_weights: "gives NaN",
+    infinite_weights: "logits of the network: NaN",
     wrong_attribute: "cannot import",
     cycle: "cannot import",
 }
@@ -346,21 +436,21 @@ BROKEN_GRAPHS = {
 @pytest.mark.parametrize("change", BROKEN_GRAPHS, ids=lambda change: change.__name__)
 def test_broken_graphs(change):
     with pytest.raises(UserError, match=BROKEN_GRAPHS[change]):
-        inception.InceptionNetwork(broken(change), {})
+        inception.InceptionNetwork.from_graph(broken(change), {})
 
 
 def test_repeated_names():
     graph = small_inception()
     graph.node.add(op="Relu", name="conv", input=["Mul"])
     with pytest.raises(UserError, match="one name"):
-        inception.InceptionNetwork(graph.SerializeToString(), {})
+        inception.InceptionNetwork.from_graph(graph.SerializeToString(), {})
 
 
 @pytest.mark.parametrize(("features", "logits"), [(64, 1008), (2048, 1000)])
 def test_wrong_sizes(features, logits):
     graph = small_inception(features=features, logits=logits)
     with pytest.raises(UserError, match="instead of float32"):
-        inception.InceptionNetwork(graph.SerializeToString(), {})
+        inception.InceptionNetwork.from_graph(graph.SerializeToString(), {})
 
 
 SMALL = small_inception(features=4, logits=3).SerializeToString()

@@ -111,3 +111,21 @@ def test_no_probabilities_are_kept():
         metric.update(None, np.zeros((100, 50)))
     held = [v.size for v in vars(metric).values() if isinstance(v, np.ndarray)]
     assert sum(held) <= 10 * 50 + 10
+
+
+def test_order_and_degrees_of_freedom():
+    logits = np.random.default_rng(8).normal(0, 3, (37, 5))
+    order = np.random.default_rng(9).permutation(37)
+    metric = InceptionScore(37, 5, 4, ddof=1, order=order)
+    for start in range(0, 37, 6):
+        metric.update(None, logits[start : start + 6])
+    mean, std = score_by_definition(logits[order], 4)
+    result = metric.result()
+    assert result["inception_score_mean"] == pytest.approx(mean, rel=1e-9)
+    assert result["inception_score_std"] == pytest.approx(std * (4 / 3) ** 0.5, rel=1e-9)
+
+
+def test_deviation_of_one_split_is_undefined():
+    metric = InceptionScore(6, 3, 1, ddof=1)
+    metric.update(None, np.eye(6, 3))
+    assert np.isnan(metric.result()["inception_score_std"])

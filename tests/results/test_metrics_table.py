@@ -1,6 +1,7 @@
 """`metrics.csv` as people read it, and files that are not one (specification, section 6)."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -168,3 +169,51 @@ def test_a_fuzzed_table_is_read_or_refused(tmp_path_factory, position, junk):
     for global_id in table.ids:
         assert list(table.row(global_id)) == COLUMNS
     table.add(100, row(1.0))
+
+
+# metrics.json
+
+
+def records_of(path):
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+def test_records_follow_the_rows(path):
+    table = MetricsTable(path, COLUMNS)
+    assert not path.with_suffix(".json").exists()
+    for global_id in (19, -1, 9):
+        table.add(global_id, row(global_id), {"seconds": global_id})
+    assert list(records_of(path).items()) == [
+        ("-1", {"seconds": -1}), ("9", {"seconds": 9}), ("19", {"seconds": 19})
+    ]  # fmt: skip
+    MetricsTable(path, COLUMNS).drop_after(9)
+    assert list(records_of(path)) == ["-1", "9"]
+    again = MetricsTable(path, COLUMNS)
+    again.add(9, row(2.0), {"seconds": 5})
+    assert records_of(path) == {"-1": {"seconds": -1}, "9": {"seconds": 5}}
+
+
+def test_records_without_a_row_are_dropped(path):
+    """As after a crash between the two files."""
+    table = MetricsTable(path, COLUMNS)
+    for global_id in (9, 19):
+        table.add(global_id, row(1.0), {"seconds": 1})
+    path.write_text(HEADER + "9,1,1,1\r\n", newline="")
+    MetricsTable(path, COLUMNS).drop_after(19)
+    assert list(records_of(path)) == ["9"]
+
+
+def test_rows_may_be_older_than_records(path):
+    path.write_text(HEADER + "9,1,1,1\r\n", newline="")
+    table = MetricsTable(path, COLUMNS)
+    table.add(19, row(1.0), {"seconds": 1})
+    assert list(records_of(path)) == ["19"]
+    assert MetricsTable(path, COLUMNS).ids == [9, 19]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"x": {}}', '{"1": 2}', "\0", "[" * 100_000, "null"])
+def test_records_that_are_none_are_refused(path, text):
+    MetricsTable(path, COLUMNS).add(9, row(1.0), {})
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(UserError, match=r"metrics\.json cannot be read.*move it away"):
+        MetricsTable(path, COLUMNS)

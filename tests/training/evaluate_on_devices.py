@@ -39,7 +39,8 @@ def main(folder):
             cache_dir=folder,
             embed=spread(MeanColours()),
         )
-        return evaluator.evaluate(lambda start, count: batch(latents[start : start + count]))
+        evaluation = evaluator.evaluate(lambda start, count: batch(latents[start : start + count]))
+        return evaluation.values
 
     alone = evaluate(lambda function: function)
     shared = evaluate(lambda function: on_all_replicas(strategy, function))

@@ -1,6 +1,7 @@
 """Whole runs: what they leave behind, and that interrupting one changes nothing."""
 
 import csv
+import json
 import re
 
 import numpy as np
@@ -20,6 +21,12 @@ from tests.training.runs import SEED, scalars_of, train
 from tests.training.small import VARIANTS, noise_source, small_settings
 
 
+def records_of(folder):
+    """The contents of metrics.json, without what differs from one time to the next."""
+    records = json.loads((folder / "metrics.json").read_text())
+    return {i: {k: v for k, v in r.items() if k != "seconds"} for i, r in records.items()}
+
+
 def test_a_run_leaves_every_file_of_the_specification(tmp_path):
     train(tmp_path / "run", iteration=8)
     run = tmp_path / "run"
@@ -33,6 +40,10 @@ def test_a_run_leaves_every_file_of_the_specification(tmp_path):
     columns = ["inception_score_mean", "inception_score_std", "fid"]
     assert list(rows[0]) == ["global_id", *(f"colours_{name}" for name in columns)]
     assert all(re.fullmatch(r"\d+\.\d{12}", rows[0][name]) for name in list(rows[0])[1:])
+    records = json.loads((run / "metrics.json").read_text())
+    assert list(records) == ["1", "3", "5", "7"]
+    assert records["7"]["network"]["name"] == "colours"
+    assert records["7"]["details"]["fid_standard_error"] > 0
     newest = tf.train.latest_checkpoint(run / "checkpoint")
     assert newest.endswith("model-7")
     for i in (3, 7):
@@ -73,6 +84,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, name, stops):
     for path in ("metrics.csv", "sample/global_id-5.png"):
         assert (tmp_path / "whole" / path).read_bytes() == (tmp_path / "parts" / path).read_bytes()
     assert scalars_of(tmp_path / "whole") == scalars_of(tmp_path / "parts")
+    assert records_of(tmp_path / "whole") == records_of(tmp_path / "parts")
 
 
 def test_what_was_written_after_the_last_checkpoint_is_not_repeated(tmp_path):
@@ -85,6 +97,7 @@ def test_what_was_written_after_the_last_checkpoint_is_not_repeated(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert scalars_of(whole) == scalars_of(parts)
     assert (whole / "metrics.csv").read_bytes() == (parts / "metrics.csv").read_bytes()
+    assert records_of(whole) == records_of(parts)
 
 
 def test_chunks_change_nothing_and_nothing_is_traced_again():

@@ -1,0 +1,277 @@
+"""`python -m common.evaluate`: the metrics of any set of images, or of all checkpoints of a run.
+
+    python -m common.evaluate SET [REFERENCE] [options]
+    python -m common.evaluate --run=RESULTS_FOLDER [options]
+
+A set is a folder or an archive of images, a .npy or .npz file of them, a data set by name, a run's
+results folder (its newest checkpoint) or one of its checkpoints, or an exported generator (.keras,
+or the folder of a SavedModel); a reference may also be stored statistics (.npz with mu, sigma).
+The values go to stderr as a table and to stdout as JSON.
+"""
+
+import json
+import logging
+import math
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from common.errors import UserError
+from common.exit_status import EXIT_OK, EXIT_USER_ERROR
+
+USAGE = __doc__
+
+
+def main(argv=None):
+    """Runs the command line.
+
+    Args:
+        argv: arguments with the program's name first; by default the process's.
+
+    Returns:
+        The exit status: 0, or 2 if there is something the user must mend.
+    """
+    try:
+        values = flags.FlagValues()
+        _define_flags(values)
+        try:
+            sets = values(sys.argv if argv is None else argv)[1:]
+        except flags.Error as error:
+            raise UserError(f"{error} (see --help)") from None
+        if values.help:
+            print(f"{USAGE}\n{values.get_help()}")
+            return EXIT_OK
+        _check_arguments(values, sets)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        logging.basicConfig(format="%(message)s", level=logging.INFO)
+        result = _evaluate_run(values) if values.run else _evaluate_sets(values, sets)
+        print(json.dumps(_strict(result), indent=2))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return EXIT_OK
+
+
+def _define_flags(values):
+    """All options; their help texts are the reference."""
+    strings = {
+        "run": (None, "results folder of a run: adds the rows that its metrics.csv lacks"),
+        "metrics": (
+            None,
+            "of is, fid, kid, prdc, separated by commas, or none; by default those of the run, or "
+            "is and, against a reference, fid",
+        ),
+        "protocol": ("bsn", "how the number is made: bsn, mmgen, studiogan or torch_fidelity"),
+        "save_statistics": (None, "writes mean and covariance of SET to this .npz file"),
+        "feature_network": (None, "inception (the default but for --run) or digits"),
+        "inception_path": (None, "the Inception network; by default from the cache or downloaded"),
+        "inception_sha256": (None, "its expected SHA-256; by default that of its first use"),
+        "cache_dir": (None, "for networks and statistics; by default Keras' own"),
+        "data_dir": (
+            None,
+            "folder of the data sets; by default data, here or beside the run's results",
+        ),
+        "data_route": ("auto", "where their images come from: auto, archive, npy or tfds"),
+    }
+    integers = {
+        "samples": (None, "images that a generator makes; by default 50,000, or as its run says"),
+        "seed": (None, "of what is drawn; by default 0, or that of the run whose checkpoint it is"),
+        "batch_size": (64, "images that go through the network at a time"),
+        "expected_images": (None, "size of a data set by name that is deliberately not whole"),
+        "expected_classes": (None, "likewise the number of classes, for imagenet"),
+    }
+    for name, (default, text) in strings.items():
+        flags.DEFINE_string(name, default, text, flag_values=values)
+    for name, (default, text) in integers.items():
+        least = 0 if name == "seed" else 1
+        flags.DEFINE_integer(name, default, text, lower_bound=least, flag_values=values)
+    flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
+
+
+def _check_arguments(values, sets):
+    """Finds what makes no sense before anything heavy is imported."""
+    if values.run and sets:
+        raise UserError(f"--run and the set {sets[0]!r} exclude each other (see --help)")
+    if values.run:
+        given = ("samples", "seed", "save_statistics", "expected_images", "expected_classes")
+        for name in given:
+            if values[name].present:
+                raise UserError(f"--{name} is not for --run, whose settings decide (see --help)")
+        if values.protocol != "bsn":
+            raise UserError("--protocol is not for --run, whose table is of the protocol bsn")
+    elif not 1 <= len(sets) <= 2:
+        raise UserError(f"{len(sets)} sets are given; name one or two, or --run (see --help)")
+    if values.save_statistics and not values.save_statistics.endswith(".npz"):
+        raise UserError(f"--save_statistics={values.save_statistics}: the name must end in .npz")
+
+
+def _evaluate_run(values):
+    from common.training.run import RunOptions  # noqa: PLC0415
+    from common.training.trained_run import (  # noqa: PLC0415
+        TrainedRun,
+        fill_metrics,
+        recorded_metrics,
+    )
+
+    names, network = recorded_metrics(TrainedRun(values.run))
+    names = _parse_metrics(values.metrics) if values.metrics else names or ("is", "fid")
+    if not names:
+        raise UserError("--metrics=none: there is nothing to add to the run's table")
+    options = RunOptions(
+        data_dir=Path(values.data_dir or Path(values.run).absolute().parents[1] / "data"),
+        data_route=values.data_route,
+        metrics=names,
+        feature_network=values.feature_network or network,
+        inception_path=values.inception_path,
+        inception_sha256=values.inception_sha256,
+        cache_dir=values.cache_dir,
+    )
+    table, added = fill_metrics(values.run, options)
+    rows = {str(i): table.row(i) for i in table.ids}
+    _print_table(rows)
+    return {"run": values.run, "added": added, "rows": rows}
+
+
+def _evaluate_sets(values, sets):
+    from common.metrics import open_network  # noqa: PLC0415
+    from common.metrics.comparison import SetComparison, available_metrics  # noqa: PLC0415
+    from common.metrics.frechet import GaussianStatistics  # noqa: PLC0415
+    from common.metrics.statistics_files import write_statistics  # noqa: PLC0415
+
+    samples, *references = (_open_set(text, values) for text in sets)
+    if isinstance(samples, GaussianStatistics):
+        raise UserError(f"{sets[0]} holds statistics; only the second set, the reference, may")
+    reference = references[0] if references else None
+    if values.metrics:
+        names = _parse_metrics(values.metrics)
+    elif values.save_statistics and reference is None:
+        names = ()
+    else:
+        names = [name for name in ("is", "fid") if name in available_metrics(reference)]
+    network = open_network(
+        values.feature_network or "inception",
+        inception_path=values.inception_path,
+        inception_sha256=values.inception_sha256,
+        cache_dir=values.cache_dir,
+    )
+    seed = getattr(samples, "seed", 0) if values.seed is None else values.seed
+    comparison = SetComparison(
+        network, values.protocol, names, seed=seed, batch_size=values.batch_size
+    )
+    result = {"set": sets[0], "reference": sets[1] if references else None}
+    if names:
+        evaluation = comparison.evaluate(samples, reference)
+        _print_table({sets[0]: evaluation.values})
+        result |= {"values": evaluation.values, "record": evaluation.record}
+    if values.save_statistics:
+        write_statistics(Path(values.save_statistics), comparison.statistics(samples))
+        result["statistics"] = values.save_statistics
+    return result
+
+
+def _parse_metrics(text):
+    from common.metrics import METRICS  # noqa: PLC0415
+
+    names = () if text == "none" else tuple(text.split(","))
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"--metrics: no metric {name!r}. Known: {', '.join(METRICS)}, none.")
+    return names
+
+
+def _open_set(text, values):
+    """The images, or statistics, that an argument names."""
+    from common.data import DATASETS, open_source  # noqa: PLC0415
+    from common.metrics.image_sets import open_files  # noqa: PLC0415
+
+    path = Path(text)
+    if text in DATASETS:
+        counts = (values.expected_images, values.expected_classes)
+        return open_source(text, Path(values.data_dir or "data"), values.data_route, *counts)
+    checkpoint = _as_checkpoint(path)
+    if checkpoint:
+        return _open_checkpoint(*checkpoint, values)
+    if not path.exists():
+        raise UserError(
+            f"{text}: no such file, folder or checkpoint, and no data set of that name "
+            f"({', '.join(DATASETS)})"
+        )
+    if path.suffix == ".keras" or (path / "saved_model.pb").exists():
+        return _open_generator(path, values)
+    return open_files(path)
+
+
+def _as_checkpoint(path):
+    """`(run's folder, checkpoint or None for the newest)`, or None if it is not a run's."""
+    if (path / "run.json").exists():
+        return path, None
+    if path.suffix == ".index":
+        path = path.with_suffix("")
+    if path.is_dir() and path.name.startswith("global_id-"):
+        path = path / path.name.replace("global_id", "model")
+    if not path.with_name(path.name + ".index").exists():
+        return None
+    for folder in path.parents:
+        if (folder / "run.json").exists():
+            return folder, path
+    raise UserError(f"{path}: a checkpoint without a run.json above it; name the run's own copy")
+
+
+def _open_checkpoint(folder, checkpoint, values):
+    import tensorflow as tf  # noqa: PLC0415
+
+    from common.metrics.generated import GeneratedImages  # noqa: PLC0415
+    from common.training.checkpoints import iteration_of  # noqa: PLC0415
+    from common.training.sampling import Sampler  # noqa: PLC0415
+    from common.training.trained_run import TrainedRun, restore_generator  # noqa: PLC0415
+
+    run = TrainedRun(folder)
+    if checkpoint is None:
+        if not run.checkpoints:
+            raise UserError(f"{folder}: the run has no checkpoint yet")
+        checkpoint = list(run.checkpoints.values())[-1]
+    generator = run.build_generator()
+    restore_generator(generator, checkpoint)
+    sampler = Sampler(tf.distribute.get_strategy(), generator, run.settings, run.root_seed)
+    latents = sampler.metric_latents(iteration_of(checkpoint), values.samples)
+    record = {"checkpoint": str(checkpoint)}
+    return GeneratedImages(checkpoint.name, sampler.generate, latents, record, run.root_seed)
+
+
+def _open_generator(path, values):
+    from common.metrics.generated import GeneratedImages, load_generator  # noqa: PLC0415
+    from common.randomness import RandomStream  # noqa: PLC0415
+
+    generate, latent_dim = load_generator(path)
+    seed = values.seed or 0
+    latents = RandomStream(seed, "latents of metrics").normal(
+        [values.samples or 50_000, latent_dim]
+    )
+    return GeneratedImages(path.name, generate, latents, {"generator": str(path), "seed": seed})
+
+
+def _print_table(rows):
+    """Prints `{name: {column: value}}` for people."""
+    columns = list(next(iter(rows.values()), {}))
+    width = max((len(name) for name in rows), default=0)
+    lines = [" ".join([" " * width, *(f"{column:>20}" for column in columns)])]
+    for name, values in rows.items():
+        cells = (f"{value:20.6f}" if math.isfinite(value) else f"{'-':>20}" for value in
+                 values.values())  # fmt: skip
+        lines.append(" ".join([f"{name:{width}}", *cells]))
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _strict(value):
+    """The value as strict JSON can hold it: NaN and infinity become None."""
+    if isinstance(value, dict):
+        return {name: _strict(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

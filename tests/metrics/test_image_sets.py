@@ -1,0 +1,183 @@
+"""Sets of images in files: read as they are, refused when hostile."""
+
+import io
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import UserError
+from common.metrics import image_sets
+from common.metrics.frechet import GaussianStatistics
+from common.metrics.image_sets import open_files
+from common.metrics.statistics_files import write_statistics
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 7, 6, 3), dtype=np.uint8)
+NAMES = ["b/2.png", "a.PNG", "c/d/e.png", "b/10.png", "f.bmp"]
+
+
+def encoded(image, kind="png", mode=None):
+    buffer = io.BytesIO()
+    picture = Image.fromarray(image)
+    (picture.convert(mode) if mode else picture).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def files():
+    kinds = {name: "bmp" if name.endswith("bmp") else "png" for name in NAMES}
+    return {name: encoded(image, kinds[name]) for name, image in zip(NAMES, IMAGES, strict=True)}
+
+
+def make_folder(path):
+    for name, data in files().items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    (path / "notes.txt").write_text("not an image")
+    (path / ".hidden.png").write_bytes(b"not an image")
+
+
+def make_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("folder/", b"")
+        for name, data in {**files(), "notes.txt": b"text"}.items():
+            archive.writestr(name, data)
+
+
+def make_tar(path, members=()):
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        for name, data in {**files(), "notes.txt": b"text", **dict(members)}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+
+
+SORTED = [NAMES.index(name) for name in sorted(NAMES)]
+IN_ORDER = list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "order"),
+    [
+        ("images", make_folder, SORTED),
+        ("images.zip", make_zip, SORTED),
+        ("images.tar", make_tar, IN_ORDER),
+        ("images.tar.gz", make_tar, IN_ORDER),
+        ("images.npy", lambda path: np.save(path, IMAGES), IN_ORDER),
+        ("images.npz", lambda path: np.savez(path, IMAGES), IN_ORDER),
+        ("named.npz", lambda path: np.savez(path, images=IMAGES, labels=np.zeros(5)), IN_ORDER),
+    ],
+)
+def test_every_form_gives_the_same_images(tmp_path, name, make, order):
+    path = tmp_path / name
+    make(path)
+    images = open_files(path)
+    assert len(images) == 5
+    assert tuple(images.image_shape) == (7, 6, 3)
+    np.testing.assert_array_equal(images.read(np.arange(5)), IMAGES[order])
+    np.testing.assert_array_equal(images.read(np.array([3, 0])), IMAGES[order][[3, 0]])
+    assert images.record["images"] == 5
+
+
+def test_grey_palette_and_transparent_images_become_rgb(tmp_path):
+    for name, mode in [("1", "L"), ("2", "P"), ("3", "RGBA")]:
+        (tmp_path / f"{name}.png").write_bytes(encoded(IMAGES[0], mode=mode))
+    images = open_files(tmp_path).read(np.arange(3))
+    assert images.shape == (3, 7, 6, 3)
+    assert (images[0, ..., 0] == images[0, ..., 2]).all()
+    np.testing.assert_array_equal(images[2], IMAGES[0])
+
+
+def test_nothing_is_extracted(tmp_path):
+    path = tmp_path / "images.tar"
+    make_tar(path, {"../../evil.png": encoded(IMAGES[0])}.items())
+    assert len(open_files(path)) == 6
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def damaged_image(path):
+    make_folder(path)
+    (path / "a.PNG").write_bytes(files()["a.PNG"][:40])
+
+
+def another_size(path):
+    make_folder(path)
+    (path / "b" / "2.png").write_bytes(encoded(IMAGES[0][:4]))
+
+
+def bomb(path):
+    path.mkdir()
+    header = bytearray(encoded(IMAGES[0]))
+    header[16:24] = (2**30).to_bytes(4, "big") * 2
+    (path / "bomb.png").write_bytes(header)
+
+
+def no_images(path):
+    path.mkdir()
+    (path / "notes.txt").write_text("text")
+
+
+REFUSED = {
+    "damaged": (damaged_image, "a.PNG cannot be read"),
+    "sizes": (another_size, r"b/2.png has 6x4 pixels and the first one 6x7"),
+    "bomb": (bomb, "bomb.png cannot be read"),
+    "empty": (no_images, "no images"),
+    "none.zip": (lambda path: path.write_bytes(b"PK" + b"x" * 99), "not a readable zip"),
+    "none.tar": (lambda path: path.write_bytes(b"x" * 2000), "not a readable tar"),
+    "objects.npy": (lambda path: np.save(path, np.array([{}]), allow_pickle=True), "objects.npy"),
+    "floats.npy": (lambda path: np.save(path, IMAGES / 255), "float64"),
+    "grey.npy": (lambda path: np.save(path, IMAGES[..., 0]), "not pictures"),
+    "objects.npz": (
+        lambda path: np.savez(path, np.array([{}], dtype=object), allow_pickle=True), "not a readab"
+    ),
+    "floats.npz": (lambda path: np.savez(path, IMAGES / 255), r"arr_0: float64 \[5, 7, 6, 3\]"),
+    "none.npz": (lambda path: path.write_bytes(b"PK\3\4"), "not a readable"),
+    "text.txt": (lambda path: path.write_text("text"), "known are folders"),
+    "shapes.npz": (lambda path: np.savez(path, mu=np.zeros(3), sigma=np.eye(2)), r"mu \[3\]"),
+    "nan.npz": (lambda path: np.savez(path, mu=np.full(2, np.nan), sigma=np.eye(2)), "finite"),
+    "text.npz": (lambda path: np.savez(path, mu=np.array(["a"]), sigma=np.eye(1)), "finite"),
+    "skew.npz": (
+        lambda path: np.savez(path, mu=np.zeros(2), sigma=[[1, 0.5], [0, 1]]), "symmetric"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_unusable_files_are_refused(tmp_path, name):
+    make, message = REFUSED[name]
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=message):
+        read_all(tmp_path / name)
+
+
+def read_all(path):
+    images = open_files(path)
+    return images.read(np.arange(len(images)))
+
+
+def test_images_are_bounded(tmp_path, monkeypatch):
+    make_zip(tmp_path / "images.zip")
+    monkeypatch.setattr(image_sets, "MAX_IMAGE_BYTES", 100)
+    with pytest.raises(UserError, match="larger than 100 bytes"):
+        open_files(tmp_path / "images.zip")
+
+
+def test_statistics_go_round(tmp_path):
+    """As other tools write them, too: float64 mu and sigma and nothing else."""
+    path = tmp_path / "statistics.npz"
+    written = GaussianStatistics(np.arange(3.0), np.eye(3) + 0.5, 17)
+    write_statistics(path, written)
+    with np.load(path) as stored:
+        np.testing.assert_array_equal(stored["mu"], written.mean)
+        np.testing.assert_array_equal(stored["sigma"], written.covariance)
+        assert stored["mu"].dtype == stored["sigma"].dtype == np.float64
+        np.savez(tmp_path / "theirs.npz", mu=stored["mu"], sigma=stored["sigma"])
+    for name, count in [("statistics.npz", 17), ("theirs.npz", 0)]:
+        read = open_files(tmp_path / name)
+        np.testing.assert_array_equal(read.mean, written.mean)
+        np.testing.assert_array_equal(read.covariance, written.covariance)
+        assert read.count == count

@@ -1,0 +1,267 @@
+"""`python -m common.evaluate` as users run it: on sets, and on all checkpoints of a run."""
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from common.evaluate import main
+from common.metrics.protocols import PROTOCOLS
+from common.randomness import derive_seed
+from common.results.run_folder import RunFolder
+from common.training.batches import BatchPipeline
+from common.training.run import Resources, RunOptions, build_step, describe_metrics
+from common.training.trainer import Trainer
+from tests.training.small import VARIANTS, small_settings
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = {"mg": 4, "iteration": 8, "width": 2, "fid_real": 60}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def evaluate(cache, capsys):
+    """Runs the command line; returns its JSON, or the one line of an error."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        texts = [str(argument) for argument in arguments]
+        if not any("feature_network" in text for text in texts):
+            texts.append("--feature_network=digits")
+        status = main(["evaluate", *texts, f"--cache_dir={cache}"])
+        output, errors = capsys.readouterr()
+        if status == 0:
+            return json.loads(output)
+        assert (status, output) == (2, "")
+        (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+        return line
+
+    return run
+
+
+def train(path, cache):
+    """Trains a small job on the digits, as `train_job` does."""
+    variant = VARIANTS["no_gamma_cnn"]
+    settings = small_settings(variant, **SETTINGS)
+    options = RunOptions(data_dir=Path("data"), cache_dir=str(cache))
+    resources = Resources(options)
+    root_seed = derive_seed(settings.seed, settings.run)
+    evaluator = resources.evaluator(settings, root_seed)
+    source = resources.source(settings)
+    folder = RunFolder(path)
+    folder.path.mkdir()
+    conditions = {
+        "data": source.record, "metrics": describe_metrics(evaluator), "replicas": 1
+    }  # fmt: skip
+    folder.start(settings, conditions, {})
+    trainer = Trainer(
+        settings,
+        folder,
+        strategy=tf.distribute.get_strategy(),
+        step=build_step(variant, settings, root_seed),
+        pipeline=BatchPipeline(source, settings, root_seed),
+        root_seed=root_seed,
+        evaluator=evaluator,
+    )
+    trainer.train()
+    folder.finish()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cache):
+    return train(tmp_path_factory.mktemp("runs") / "run", cache)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the run that a test may change."""
+    shutil.copytree(trained.path, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+# Runs
+
+
+def drop_rows(folder, *ids):
+    lines = folder.metrics_path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.split(b",")[0] not in {b"%d" % i for i in ids}]
+    folder.metrics_path.write_bytes(b"".join(kept))
+
+
+def records_of(folder):
+    records = json.loads((folder.path / "metrics.json").read_text())
+    return {i: {k: v for k, v in r.items() if k != "seconds"} for i, r in records.items()}
+
+
+def test_missing_rows_are_those_that_training_wrote(run, trained, evaluate):
+    drop_rows(run, 3, 7)
+    assert run.metrics_path.read_bytes() != trained.metrics_path.read_bytes()
+    result = evaluate(f"--run={run.path}")
+    assert result["added"] == [3, 7]
+    assert list(result["rows"]) == ["1", "3", "5", "7"]
+    assert run.metrics_path.read_bytes() == trained.metrics_path.read_bytes()
+    assert records_of(run) == records_of(trained)
+    assert evaluate(f"--run={run.path}")["added"] == []
+
+
+def test_permanent_checkpoints_are_measured_when_the_recent_ones_are_gone(run, trained, evaluate):
+    for path in (run.path / "checkpoint").glob("model-*"):
+        path.unlink()
+    drop_rows(run, 1, 3, 5, 7)
+    assert evaluate(f"--run={run.path}")["added"] == [3, 7]  # extra_checkpoint_freq is 4
+    rows = run.metrics_path.read_bytes().splitlines()
+    assert rows == [trained.metrics_path.read_bytes().splitlines()[i] for i in (0, 2, 4)]
+
+
+def test_a_run_without_metrics_gets_them(run, evaluate):
+    record = json.loads(run.record_path.read_text())
+    record["conditions"]["metrics"] = None  # as --metrics=none leaves it
+    run.record_path.write_text(json.dumps(record))
+    run.metrics_path.unlink()
+    result = evaluate(f"--run={run.path}", "--metrics=fid,prdc")
+    assert list(result["rows"]) == ["1", "3", "5", "7"]
+    assert list(result["rows"]["1"]) == [
+        f"digits_{name}" for name in ("fid", "precision", "recall", "density", "coverage")
+    ]
+
+
+def test_a_run_that_is_being_trained_is_left_alone(run, evaluate):
+    drop_rows(run, 7)
+    before = run.metrics_path.read_bytes()
+    with run.lock():
+        assert "another process is running this job" in evaluate(f"--run={run.path}")
+    assert run.metrics_path.read_bytes() == before
+
+
+def test_other_metrics_or_data_than_the_runs_are_refused(run, evaluate):
+    assert "other metrics" in evaluate(f"--run={run.path}", "--metrics=is,fid,kid")
+    record = json.loads(run.record_path.read_text())
+    record["conditions"]["data"]["images"] = 5
+    run.record_path.write_text(json.dumps(record))
+    assert "other data" in evaluate(f"--run={run.path}")
+
+
+def test_a_damaged_checkpoint_is_named(run, evaluate):
+    drop_rows(run, 3)
+    for path in (run.path / "checkpoint").glob("**/model-3.data*"):
+        path.write_bytes(b"")
+    assert "model-3 cannot be restored" in evaluate(f"--run={run.path}")
+
+
+def test_what_is_no_run_is_refused(tmp_path, evaluate):
+    assert "no run.json" in evaluate(f"--run={tmp_path}")
+
+
+# Sets
+
+
+def test_a_checkpoint_against_its_data_set_is_the_runs_row(run, evaluate):
+    with open(run.metrics_path, newline="") as table:
+        rows = {row.pop("global_id"): row for row in csv.DictReader(table)}
+    checkpoint = run.path / "checkpoint"
+    for text, row in [
+        (run.path, "7"),
+        (checkpoint / "model-5", "5"),
+        (checkpoint / "model-1.index", "1"),
+        (checkpoint / "global_id-3", "3"),
+    ]:
+        # The protocol's FID is of other counts than this run's.
+        values = evaluate(text, "digits", "--metrics=is")["values"]
+        assert {f"{value:.12f}" for value in values.values()} <= set(rows[row].values())
+
+
+def test_folders_archives_and_statistics(tmp_path, evaluate):
+    rng = np.random.default_rng(1)
+    for name, high in [("dark", 100), ("bright", 256)]:
+        (tmp_path / name).mkdir()
+        images = rng.integers(0, high, (30, 32, 32, 3), dtype=np.uint8)
+        np.save(tmp_path / f"{name}.npy", images)
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / name / f"{number:03}.png")
+    everything = "--metrics=is,fid,kid,prdc"
+    folders = evaluate(tmp_path / "dark", tmp_path / "bright", everything)
+    arrays = evaluate(tmp_path / "dark.npy", tmp_path / "bright.npy", everything)
+    assert folders["values"] == arrays["values"]
+    assert folders["values"]["digits_fid"] > 1
+    assert len(folders["values"]) == 9
+    itself = evaluate(tmp_path / "dark", tmp_path / "dark.npy")["values"]
+    assert abs(itself["digits_fid"]) < 1e-6
+    stored = tmp_path / "bright.npz"
+    saved = evaluate(tmp_path / "bright", f"--save_statistics={stored}")
+    assert "values" not in saved
+    against = evaluate(tmp_path / "dark", stored)["values"]
+    assert against["digits_fid"] == pytest.approx(folders["values"]["digits_fid"], rel=1e-6)
+    assert "statistics" in evaluate(tmp_path / "dark", stored, "--metrics=kid")
+
+
+@pytest.mark.parametrize("kind", ["keras", "saved_model"])
+def test_exported_generators(tmp_path, evaluate, kind):
+    latents = keras.Input([4])
+    hidden = keras.layers.Dense(32 * 32 * 3, activation="tanh")(latents)
+    model = keras.Model(latents, keras.layers.Reshape([32, 32, 3])(hidden))
+    path = tmp_path / ("generator.keras" if kind == "keras" else "exported")
+    model.save(path) if kind == "keras" else model.export(path, verbose=False)
+    result = evaluate(path, "digits", "--samples=40", "--seed=3")
+    assert result["record"]["samples"]["images"] == 40
+    assert result["values"] == evaluate(path, "digits", "--samples=40", "--seed=3")["values"]
+    other = evaluate(path, "digits", "--samples=40", "--seed=4")["values"]
+    assert result["values"]["digits_fid"] != other["digits_fid"]
+
+
+def test_undefined_values_are_null_in_json(evaluate, tmp_path, monkeypatch):
+    changed = dataclasses.replace(PROTOCOLS["bsn"], splits=1, ddof=1)
+    monkeypatch.setitem(PROTOCOLS, "bsn", changed)
+    np.save(tmp_path / "images.npy", np.zeros([3, 32, 32, 3], np.uint8))
+    assert evaluate(tmp_path / "images.npy")["values"]["digits_inception_score_std"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "0 sets"),
+        (["a", "b", "c"], "3 sets"),
+        (["nowhere"], "nowhere: no such file.*cifar10"),
+        (["--run=x", "digits"], "exclude each other"),
+        (["--run=x", "--seed=1"], "--seed is not for --run"),
+        (["--run=x", "--protocol=mmgen"], "--protocol is not for --run"),
+        (["digits", "--protocol=other"], "unknown protocol 'other'"),
+        (["digits", "--metrics=lpips"], "no metric 'lpips'"),
+        (["digits", "--metrics=fid"], "fid cannot be computed against nothing"),
+        (["digits", "--samples=0"], "samples"),
+        (["digits", "--nonsense=1"], "nonsense"),
+        (["digits", "--save_statistics=file"], "must end in .npz"),
+        (["cifar10", "--data_route=archive", "--data_dir=nowhere"], "not found"),
+        (["digits", "--feature_network=vgg"], "unknown feature network"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_named_in_one_line(evaluate, arguments, message):
+    assert re.search(message, evaluate(*arguments))
+
+
+def test_statistics_are_no_set_to_be_judged(tmp_path, evaluate):
+    np.savez(tmp_path / "s.npz", mu=np.zeros(64), sigma=np.eye(64))
+    assert "only the second set" in evaluate(tmp_path / "s.npz", "digits")
+
+
+def test_help_says_what_there_is_without_tensorflow():
+    command = [sys.executable, "-X", "importtime", "-m", "common.evaluate", "--help"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for word in ("--run", "--protocol", "studiogan", "SavedModel", "--save_statistics"):
+        assert word in result.stdout
+    assert "tensorflow" not in result.stderr
