@@ -46,6 +46,7 @@ setup(
             "opencv-python-headless>=4.9",
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.17",
             "scikit-learn>=1.3",
         ],

@@ -39,6 +39,7 @@ def train(
     evaluate=True,
     *,
     network=None,
+    source=None,
     strict_metrics=False,
     stop_requested=lambda: False,
     **changes,
@@ -47,7 +48,7 @@ def train(
     variant = VARIANTS[name]
     settings = small_settings(variant, **changes)
     step = build_step(variant, settings, SEED)
-    source = noise_source(step.generator.output_shape[1])
+    source = source or noise_source(step.generator.output_shape[1])
     run = RunFolder(folder)
     run.path.mkdir(exist_ok=True)
     run.start(settings, {"data": source.record}, {})

@@ -1,7 +1,9 @@
 """Whole runs: what they leave behind, and that interrupting one changes nothing."""
 
 import csv
+import errno
 import json
+import os
 import re
 
 import numpy as np
@@ -11,13 +13,14 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.errors import UserError
+from common.metrics import InvalidSamplesError
 from common.results.run_folder import RunFolder
 from common.training.batches import BatchPipeline
 from common.training.checkpoints import Checkpoints
 from common.training.errors import DivergedError, InterruptedRunError
 from common.training.iterations import CompiledIterations
 from common.training.run import build_step
-from tests.training.runs import SEED, scalars_of, train
+from tests.training.runs import SEED, MeanColours, scalars_of, train
 from tests.training.small import VARIANTS, noise_source, small_settings
 
 
@@ -54,6 +57,7 @@ def test_a_run_leaves_every_file_of_the_specification(tmp_path):
     assert matches == [("0", "starts"), ("0", "ends"), ("7", "starts"), ("7", "ends")]
     scalars = scalars_of(run)
     assert [step for step, _ in scalars["loss/d"]] == list(range(8))
+    assert all(value > 0 for _, value in scalars["gradient_norm/d"] + scalars["gradient_norm/g"])
     assert [step for step, _ in scalars["metric/colours_fid"]] == [1, 3, 5, 7]
 
 
@@ -97,6 +101,13 @@ def test_what_was_written_after_the_last_checkpoint_is_not_repeated(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert scalars_of(whole) == scalars_of(parts)
     assert (whole / "metrics.csv").read_bytes() == (parts / "metrics.csv").read_bytes()
+    lines = (parts / "time.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "iter 0 starts",
+        "iter 0 ends",
+        "iter 5 starts",
+        "iter 5 ends",
+    ]
     assert records_of(whole) == records_of(parts)
 
 
@@ -116,10 +127,72 @@ def test_chunks_change_nothing_and_nothing_is_traced_again():
 
 
 def test_divergence_stops_the_run_and_keeps_what_was_measured(tmp_path):
-    with pytest.raises(DivergedError, match=r"iteration 1: loss/d.* not finite.*model-0"):
+    message = r"iteration 1: loss/d.* not finite.* generator layer0.linear.*last good.*model-0"
+    with pytest.raises(DivergedError, match=message):
         train(tmp_path / "run", g_lr=1e38, save_checkpoint_freq=1, evaluate=False)
-    assert RunFolder(tmp_path / "run").state == "running"
+    assert RunFolder(tmp_path / "run").state != "done"
     assert [step for step, _ in scalars_of(tmp_path / "run")["loss/d"]] == [0, 1]
+
+
+def test_gradients_that_overflow_are_divergence(tmp_path):
+    """The losses are finite, and the update would hide in Adam's moments."""
+    with pytest.raises(DivergedError, match="iteration 0: gradient_norm/d"):
+        train(tmp_path / "run", "diff_gamma_cnn", d_gp_coe=1e25, evaluate=False)
+
+
+def test_samples_that_are_not_images_are_divergence(tmp_path):
+    with pytest.raises(DivergedError, match="iteration 1: samples 0 to 1 hold NaN"):
+        train(tmp_path / "run", network=FailsAt(1, InvalidSamplesError("samples 0 to 1 hold NaN")))
+
+
+class FailsAt(MeanColours):
+    """Its n-th evaluation fails, counting the one of the real images."""
+
+    def __init__(self, number, error):
+        super().__init__()
+        self._number, self._error, self._starts = number, error, 0
+
+    def __call__(self, images):
+        self._starts += len(images) in (20, 40)  # all real images, all samples
+        if self._starts == self._number + 1:
+            raise self._error
+        return super().__call__(images)
+
+
+def test_metrics_that_fail_do_not_cost_the_training(tmp_path, caplog):
+    train(tmp_path / "run", iteration=6, network=FailsAt(2, RuntimeError("out of luck")))
+    with open(tmp_path / "run" / "metrics.csv", newline="") as table:
+        assert [row["global_id"] for row in csv.DictReader(table)] == ["1", "5"]
+    assert "global_id 3: the metrics failed" in caplog.text
+    assert "out of luck" in caplog.text
+    assert RunFolder(tmp_path / "run").state == "done"
+
+
+def test_strict_metrics_end_the_training_after_a_checkpoint(tmp_path):
+    network = FailsAt(2, RuntimeError("out of luck"))
+    with pytest.raises(RuntimeError, match="out of luck"):
+        train(tmp_path / "run", iteration=6, network=network, strict_metrics=True)
+    assert tf.train.latest_checkpoint(tmp_path / "run" / "checkpoint").endswith("model-3")
+
+
+def test_results_that_cannot_be_written_are_a_clear_error(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("common.training.trainer.save_png", full)
+    with pytest.raises(UserError, match=r"run: results cannot be written.*No space left.*is safe"):
+        train(tmp_path / "run")
+
+
+def test_an_image_that_cannot_be_read_is_a_clear_error(tmp_path):
+    source = noise_source(8)
+
+    def read(indices):
+        raise UserError("images/7.npy: found 3 bytes, expected 192")
+
+    source.read = read
+    with pytest.raises(UserError, match=r"^images/7.npy: found 3 bytes"):
+        train(tmp_path / "run", evaluate=False, source=source)
 
 
 def test_memory_is_logged_where_the_variant_says_so(tmp_path):

@@ -1,0 +1,22 @@
+"""A few of the faults of `python -m tests.faults`, on the smallest CNN."""
+
+import json
+import sys
+
+import pytest
+
+from tests.faults import __main__ as faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "count"),
+    [("SIGKILL", 3), ("SIGTERM", 1), ("damaged checkpoint", 1), ("full disk", 2)],
+)
+def test_nothing_is_lost(fault, count, monkeypatch, capfd):
+    arguments = ["--faults", fault, "--kills", str(count), "--variants", "no_gamma_cnn"]
+    monkeypatch.setattr(sys, "argv", ["faults", *arguments])
+    with pytest.raises(SystemExit) as end:
+        faults.main()
+    result = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert (result["faults"], result["differences"], result["unclear_ends"]) == (count, [], [])
+    assert end.value.code == 0
