@@ -13,6 +13,7 @@ from common.randomness import RandomStream
 from common.results.events import EventLog
 from common.results.grid import make_grid, save_png
 from common.results.metrics_table import MetricsTable
+from common.results.progress import ProgressFile
 from common.results.times import is_timed, record_time
 from common.training.checkpoints import Checkpoints
 from common.training.devices import on_all_replicas
@@ -90,6 +91,7 @@ class Trainer:
             done + 1,
             jit_compile=settings.jit_compile,
         )
+        progress = ProgressFile(self._folder.progress_path, settings.iteration, done + 1)
         with self._progress_bar(done) as bar:
             planner = ChunkPlanner(self._chunk_ends_at, iterations.common_limit)
             for first, last in planner.chunks(done + 1, settings.iteration):
@@ -98,6 +100,7 @@ class Trainer:
                 self._log(first, iterations.run(last - first + 1))
                 self._after(last)
                 bar.update(last - first + 1)
+                progress.update(last + 1)
                 if iterations.any_worker(stop_requested()) and last + 1 < settings.iteration:
                     self._stop(last)
 
@@ -122,6 +125,7 @@ class Trainer:
             desc="training",
             unit="it",
             mininterval=1.0,
+            disable=None,  # where there is no terminal, as in a sweep, progress.json tells
         )
 
     def _chunk_ends_at(self, global_id):
