@@ -37,7 +37,8 @@ class Progress:
 class ProgressFile:
     """Writes the file, about once a second.
 
-    That it cannot be written is a warning, once: training goes on without it.
+    The first iterations, in which functions are compiled, do not count in the rate. That the file
+    cannot be written is a warning, once: training goes on without it.
 
     Args:
         path: the file.
@@ -51,6 +52,7 @@ class ProgressFile:
         self._iterations = iterations
         self._clock = clock
         self._rate = None
+        self._is_warm = False
         self._warned = False
         self._written = (done, clock())
         self._write(done)
@@ -59,10 +61,12 @@ class ProgressFile:
         """`done` iterations are done; the last one is always written."""
         before, then = self._written
         seconds = self._clock() - then
-        if seconds < _EVERY and done < self._iterations:
+        if seconds < _EVERY and done < self._iterations and self._is_warm:
             return
-        rate = (done - before) / max(seconds, 1e-9)
-        self._rate = rate if self._rate is None else self._rate + _WEIGHT * (rate - self._rate)
+        if self._is_warm:
+            rate = (done - before) / max(seconds, 1e-9)
+            self._rate = rate if self._rate is None else self._rate + _WEIGHT * (rate - self._rate)
+        self._is_warm = True
         self._written = (done, then + seconds)
         self._write(done)
 

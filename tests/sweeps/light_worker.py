@@ -44,6 +44,7 @@ def main():
 
 
 def check():
+    print("checking", file=sys.stderr)
     time.sleep(float(os.environ.get("LIGHT_CHECK_SECONDS", "0")))
     code = int(os.environ.get("LIGHT_CHECK", "0"))
     if code:

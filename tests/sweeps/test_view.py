@@ -50,12 +50,15 @@ def test_the_rate_and_the_time_left_are_of_the_lately_done_iterations(tmp_path, 
     path = tmp_path / "progress.json"
     file = ProgressFile(path, 1000, 100, clock)
     assert read_progress(path) == Progress(100, 1000, None)
+    clock.now += 60
+    file.update(101)  # compiled
+    assert read_progress(path) == Progress(101, 1000, None)
     clock.now += 2
-    file.update(140)
-    assert read_progress(path) == Progress(140, 1000, 20.0)
-    assert read_progress(path).seconds_left == pytest.approx(860 / 20)
+    file.update(141)
+    assert read_progress(path) == Progress(141, 1000, 20.0)
+    assert read_progress(path).seconds_left == pytest.approx(859 / 20)
     clock.now += 1
-    file.update(150)  # 10 a second, of which a fifth counts
+    file.update(151)  # 10 a second, of which a fifth counts
     assert read_progress(path).rate == pytest.approx(0.8 * 20 + 0.2 * 10)
 
 
@@ -65,7 +68,7 @@ def test_progress_is_written_once_a_second_and_at_the_end(tmp_path, clock):
     for done in range(1, 10):
         clock.now += 0.05
         file.update(done)
-    assert read_progress(path).iteration == 0
+    assert read_progress(path).iteration == 1
     file.update(10)
     assert read_progress(path).iteration == 10
 
