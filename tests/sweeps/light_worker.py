@@ -44,8 +44,9 @@ def main():
 
 
 def check():
-    print("checking", file=sys.stderr)
-    time.sleep(float(os.environ.get("LIGHT_CHECK_SECONDS", "0")))
+    if seconds := os.environ.get("LIGHT_CHECK_SECONDS"):
+        print("checking", file=sys.stderr)
+        time.sleep(float(seconds))
     code = int(os.environ.get("LIGHT_CHECK", "0"))
     if code:
         print("error: the check says so", file=sys.stderr)
