@@ -123,6 +123,7 @@ class Attempt:
     def _spawn(self, sweeper):
         folder = self.task.folder
         with open(folder.log_path, "ab") as log:
+            log_start = log.tell()  # which the process will move: it shares the position
             process = _spawn(
                 sweeper.command,
                 self.slot,
@@ -137,7 +138,7 @@ class Attempt:
                 process.kill()
                 process.wait()
                 raise
-            return process, log.tell()
+            return process, log_start
 
     def _identity(self, pid, sweeper):
         return {
