@@ -1,8 +1,10 @@
 """`python main.py`: one command line for all variants.
 
-Heavy imports happen only when a job is about to run, so that mistakes and `--dry_run` are quick.
+TensorFlow is imported by the jobs' processes alone, so that mistakes, `--dry_run` and `--status`
+are quick.
 """
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -13,9 +15,13 @@ from common.configuration.sweep import Sweep, expand, results_folder
 from common.errors import UserError
 from common.exit_status import EXIT_OK, EXIT_USER_ERROR
 from common.results.run_folder import RunFolder
+from common.sweeps.attempt import Task
+from common.sweeps.slots import open_slots
+from common.sweeps.start import print_status, run_sweep
+from common.sweeps.status import to_reader
 
 
-def main(variant, config, folder, argv=None):
+def main(variant, config, folder, argv=None, command=None):
     """Runs the command line of a variant.
 
     Args:
@@ -23,14 +29,15 @@ def main(variant, config, folder, argv=None):
         config: the dictionary of its `config.py`.
         folder: the variant's folder; results, logs and data are looked for in it.
         argv: arguments with the program's name first; by default the process's.
+        command: what a job's process executes, by default `python -m common.sweeps.worker`.
 
     Returns:
         The exit status: 0 all jobs are done, 2 something the user must mend, 3 a job failed,
-        75 stopped on request (the same command goes on).
+        75 stopped on request, or another process has some of the jobs (the same command goes on).
     """
     try:
         options = _parse(variant, sys.argv if argv is None else argv)
-        return _run(variant, config, Path(folder), options) if options else EXIT_OK
+        return _run(variant, config, Path(folder), options, command) if options else EXIT_OK
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -49,6 +56,19 @@ def _define_flags(values):
         "set", [], "KEY=VALUE: replace a configuration key's value; may be repeated", **options
     )
     flags.DEFINE_bool("dry_run", False, "list the jobs and run none", **options)
+    flags.DEFINE_bool(
+        "status", False, "print where each job stands, and run none; at any time", **options
+    )
+    flags.DEFINE_integer(
+        "retries", 0, "how often a job that has failed is tried again", lower_bound=0, **options
+    )
+    flags.DEFINE_string(
+        "cluster",
+        None,
+        "run the jobs on the Ray cluster at this address; auto for the one this machine is part "
+        "of, local for one of this machine alone",
+        **options,
+    )
     flags.DEFINE_bool(
         "demo", False, "train on the embedded digits for a few minutes, without download", **options
     )
@@ -112,62 +132,81 @@ def _parse(variant, argv):
     return values
 
 
-def _run(variant, config, folder, options):
+def _run(variant, config, folder, options, command):
     if options.demo:
         from common import demo  # noqa: PLC0415
 
         config = demo.configuration(variant, config)
     sweep = expand(variant, config, options.set, options.only)
-    folders = _job_folders(folder, sweep)
+    tasks = _tasks(variant, sweep, folder, options)
     if options.dry_run:
-        return _list_jobs(sweep, folders)
-    # What TensorFlow sees of the machine, and says of it, is settled when it is imported.
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", _visible_devices(sweep))
-    # TensorFlow prints pages about the CPU unless told not to before it is imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from common import jobs  # noqa: PLC0415
-
-    status = jobs.run_all(variant, sweep, folders, folder, _run_options(folder, options))
+        return _list_jobs(sweep, tasks)
+    if options.status:
+        print_status(tasks)
+        return EXIT_OK
+    if "TF_CONFIG" in os.environ:
+        return _run_as_one_of_several_hosts(variant, sweep, tasks, folder, options)
+    status = run_sweep(
+        tasks,
+        sweep.scheduler,
+        folder,
+        retries=options.retries,
+        cluster=options.cluster,
+        command=command,
+    )
     if options.demo and status == EXIT_OK:
-        demo.print_table(sweep.jobs, folders)
+        demo.print_table(sweep.jobs, [task.folder for task in tasks])
     return status
 
 
-def _visible_devices(sweep):
-    device = sweep.scheduler.gpu[0]
-    return device if isinstance(device, str) else ",".join(device)
-
-
-def _job_folders(folder, sweep: Sweep):
+def _tasks(variant, sweep: Sweep, folder, options):
     results = results_folder(folder, sweep.scheduler)
-    return [RunFolder(results / job.folder, sweep.scheduler.log_file) for job in sweep.jobs]
+    message = {"variant": dataclasses.asdict(variant), "options": _run_options(folder, options)}
+    return [
+        Task(job, RunFolder(results / job.folder, sweep.scheduler.log_file), message)
+        for job in sweep.jobs
+    ]
 
 
-def _list_jobs(sweep, folders):
-    done = sum(folder.state == "done" for folder in folders)
+def _run_as_one_of_several_hosts(variant, sweep, tasks, folder, options):
+    if sweep.scheduler.force_rerun or options.cluster:
+        raise UserError(
+            "force_rerun and --cluster are not for several hosts (TF_CONFIG): move the results "
+            "away yourself, or unset it."
+        )
+    slot = open_slots(sweep.scheduler.slots[:1], os.environ)[0]
+    # What TensorFlow sees of the machine, and says of it, is settled when it is imported.
+    os.environ["CUDA_VISIBLE_DEVICES"] = slot.visible
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from common.sweeps import hosts  # noqa: PLC0415
+    from common.sweeps.worker import open_options  # noqa: PLC0415
+
+    log_path = folder / sweep.scheduler.scheduler_log_file_path
+    run_options = open_options(tasks[0].message["options"])
+    return hosts.run_all(variant, tasks, slot, log_path, run_options, retries=options.retries)
+
+
+def _list_jobs(sweep, tasks):
+    done = sum(task.folder.state == "done" for task in tasks)
     counts = f"{sweep.count} jobs, {len(sweep.jobs)} distinct, {done} done"
-    try:
-        print(*(job.folder for job in sweep.jobs), counts, sep="\n", flush=True)
-    except BrokenPipeError:  # `| head` has read enough; Python's exit would flush once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with to_reader(sys.stdout):
+        print(*(job.folder for job in sweep.jobs), counts, sep="\n")
     return EXIT_OK
 
 
 def _run_options(folder, options):
-    from common.metrics import METRICS  # noqa: PLC0415
-    from common.training.run import RunOptions  # noqa: PLC0415
+    """What `RunOptions` is made of, JSON-able; paths are absolute, as a cluster's hosts need."""
+    return {
+        "data_dir": _absolute(options.data_dir or folder / "data"),
+        "data_route": options.data_route,
+        "metrics": [] if options.metrics == "none" else options.metrics.split(","),
+        "feature_network": options.feature_network,
+        "inception_path": _absolute(options.inception_path),
+        "inception_sha256": options.inception_sha256,
+        "cache_dir": _absolute(options.cache_dir),
+        "strict_metrics": options.strict_metrics,
+    }
 
-    names = () if options.metrics == "none" else tuple(options.metrics.split(","))
-    for name in names:
-        if name not in METRICS:
-            raise UserError(f"--metrics: no metric {name!r}. Known: {', '.join(METRICS)}, none.")
-    return RunOptions(
-        data_dir=Path(options.data_dir or folder / "data"),
-        data_route=options.data_route,
-        metrics=names,
-        feature_network=options.feature_network,
-        inception_path=options.inception_path,
-        inception_sha256=options.inception_sha256,
-        cache_dir=options.cache_dir,
-        strict_metrics=options.strict_metrics,
-    )
+
+def _absolute(path):
+    return path and str(Path(path).expanduser().resolve())

@@ -7,12 +7,13 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_write(path, mode="w"):
+def atomic_write(path, mode="w", *, durable=True):
     """Opens a temporary file beside `path` that takes its place when the block ends well.
 
     Args:
         path: the final name.
         mode: "w" (UTF-8 text) or "wb".
+        durable: whether to wait until the disk has it, lest a loss of power leave it empty.
 
     Raises:
         OSError: as of writing; the file under the final name is then as it was.
@@ -23,7 +24,8 @@ def atomic_write(path, mode="w"):
         with open(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         sync(path.parent)

@@ -1,29 +1,25 @@
-"""The command line as users run it, the running of jobs (training itself stubbed), the demo."""
+"""The command line as users run it, before any job is, and the demo. For jobs see `sweeps`."""
 
 import csv
+import dataclasses
 import json
-import logging
 import os
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import create_autospec
 
 import pytest
 
-from common import demo, jobs
+from common import command_line, demo
 from common.command_line import main
-from common.configuration.sweep import expand, results_folder
-from common.errors import UserError
-from common.metrics import InvalidSamplesError
+from common.configuration.sweep import expand
 from common.results.run_folder import RunFolder
 from common.results.times import record_time
-from common.training import run as training
-from common.training.errors import DivergedError, InterruptedRunError
+from common.sweeps.worker import open_options
+from common.variant import Variant
 from tests.configuration.variants import NO_GAMMA, RESNET, SAME_GAMMA, VARIANTS, config_of
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +28,9 @@ EVERY_OPTION = [
     "only",
     "set",
     "dry_run",
+    "status",
+    "retries",
+    "cluster",
     "demo",
     "metrics",
     "feature_network",
@@ -44,7 +43,6 @@ EVERY_OPTION = [
 ]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 METRIC_COLUMNS = ("inception_score_mean", "inception_score_std", "fid")
-DATA = {"dataset": "cifar10"}
 
 
 @pytest.fixture(autouse=True)
@@ -194,11 +192,21 @@ def test_results_of_the_original_are_refused(run, tmp_path, arguments):
     assert {path.name for path in tmp_path.iterdir()} <= {folder.name, "log"}
 
 
-def test_an_unknown_metric_is_refused_before_any_job(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(jobs, "run_all", lambda *_: pytest.fail("ran"))
-    status = main(NO_GAMMA, config_of(), tmp_path, ["main.py", "--metrics=is,nope"])
-    assert status == 2
-    assert capsys.readouterr().err == "error: --metrics: no metric 'nope'. Known: is, fid, none.\n"
+def test_an_unknown_metric_is_refused_before_any_job(run, tmp_path):
+    result = run("--metrics=is,nope", "--only=run=0")
+    assert result.returncode == 2
+    assert "error: --metrics: no metric 'nope'. Known: is, fid, none.\n" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_lists_every_job_and_runs_none(run, tmp_path):
+    imported = run("--status", "--only=n_dis=5", python=["-X", "importtime"])
+    lines = imported.stdout.splitlines()
+    assert (imported.returncode, len(lines)) == (0, 32)
+    assert all(line.startswith("queued ") for line in lines[1:-1])
+    assert lines[-1] == "30 jobs: 30 queued"
+    assert not re.search(r"\| +(tensorflow|keras|tensorboard|numpy)\b", imported.stderr)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -221,36 +229,38 @@ def test_an_unknown_metric_is_refused_before_any_job(tmp_path, capsys, monkeypat
 )
 def test_options_reach_the_runs(tmp_path, monkeypatch, arguments, expected):
     received = []
-    monkeypatch.setattr(jobs, "run_all", lambda *args: received.append(args) or 3)
+    monkeypatch.setattr(command_line, "run_sweep", lambda *a, **k: received.append((a, k)) or 3)
+    monkeypatch.chdir(tmp_path)
     assert main(NO_GAMMA, config_of(), tmp_path, ["main.py", *arguments]) == 3
-    ((variant, sweep, folders, base, options),) = received
-    assert (variant, base) == (NO_GAMMA, tmp_path)
-    assert [folder.path for folder in folders] == [tmp_path / "results" / sweep.jobs[0].folder]
-    expected = {key: tmp_path / v if key == "data_dir" else v for key, v in expected.items()}
-    assert {key: getattr(options, key) for key in expected} == expected
+    (((tasks, scheduler, base), options),) = received
+    assert (base, scheduler.gpu) == (tmp_path, ["0"])
+    assert options == {"retries": 0, "cluster": None, "command": None}
+    (task,) = tasks
+    assert task.folder.path == tmp_path / "results" / task.job.folder
+    message = json.loads(json.dumps(task.message))  # a process is told by JSON
+    assert Variant(**message["variant"]) == NO_GAMMA
+    opened = dataclasses.asdict(open_options(message["options"]))
+    paths = {"data_dir": Path, "cache_dir": str, "inception_path": str}
+    expected = {  # absolute, as the jobs' processes may be on other hosts
+        key: paths[key](tmp_path / value) if key in paths and value else value
+        for key, value in expected.items()
+    }
+    assert {key: opened[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize(
-    ("gpu", "arguments", "before", "after"),
-    [
-        (["0"], [], None, "0"),
-        (["12", "5"], [], None, "12"),
-        ([["2", "7"], "1"], [], None, "2,7"),
-        ([("4", "6")], ["--demo"], None, "4,6"),
-        (["0"], ["--set=gpu=5"], None, "5"),
-        (["3"], [], "1", "1"),
-        (["3"], [], "", ""),
-    ],
-)
-def test_the_first_entry_of_gpu_is_what_tensorflow_sees(  # noqa: PLR0917
-    tmp_path, monkeypatch, gpu, arguments, before, after
-):
-    environment = {} if before is None else {VISIBLE: before}
-    monkeypatch.setattr(os, "environ", environment)
-    monkeypatch.setattr(jobs, "run_all", lambda *_: 3)
-    config = config_of(scheduler={"gpu": gpu})
-    assert main(NO_GAMMA, config, tmp_path, ["main.py", *arguments]) == 3
-    assert environment[VISIBLE] == after
+def test_retries_and_the_cluster_reach_the_sweep(tmp_path, monkeypatch):
+    received = []
+    monkeypatch.setattr(command_line, "run_sweep", lambda *a, **k: received.append(k) or 0)
+    arguments = ["main.py", "--retries=2", "--cluster=auto"]
+    assert main(NO_GAMMA, config_of(), tmp_path, arguments) == 0
+    assert received == [{"retries": 2, "cluster": "auto", "command": None}]
+
+
+@pytest.mark.parametrize("option", ["--cluster=auto", "--set=force_rerun=true"])
+def test_what_is_not_for_several_hosts_is_refused(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    assert main(NO_GAMMA, config_of(), tmp_path, ["main.py", option]) == 2
+    assert "TF_CONFIG" in capsys.readouterr().err
 
 
 def test_dry_run_leaves_the_environment_alone(tmp_path, monkeypatch):
@@ -259,15 +269,14 @@ def test_dry_run_leaves_the_environment_alone(tmp_path, monkeypatch):
     assert environment == {}
 
 
-@pytest.mark.parametrize("demo_option", [[], ["--demo"]])
-def test_the_visible_devices_are_set_before_tensorflow_is_imported(run, tmp_path, demo_option):
+def test_the_visible_devices_are_set_before_tensorflow_is_imported(run, tmp_path):
     (tmp_path / "tensorflow.py").write_text(
         f"import os\nraise SystemExit('visible: ' + os.environ['{VISIBLE}'])\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != VISIBLE}
     environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    result = run("--set=gpu=7", *demo_option, env=environment)
-    assert result.stderr == "visible: 7\n"
+    result = run("--set=gpu=7,3", "--demo", env=environment)
+    assert (result.returncode, result.stderr) == (1, "visible: 7,3\n")
 
 
 def test_a_defect_keeps_its_traceback(tmp_path, monkeypatch):
@@ -303,346 +312,6 @@ def test_main_py_ends_with_the_status(tmp_path):
         config.write('config["scheduler_config"] = {"gpus": ["0"]}\n')
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     refused(result, "scheduler_config key 'gpus'")
-
-
-# Running jobs
-
-
-class Sweep:
-    """Three jobs, runs 0 to 2, below a folder; `run` runs them with training stubbed.
-
-    Attributes:
-        events: what the stubs were called for, in order: ("open", number of devices),
-            ("check", run) and ("train", run).
-    """
-
-    def __init__(self, base, monkeypatch, **scheduler):
-        self.base = base
-        self.sweep = expand(NO_GAMMA, config_of({"run": range(3)}, scheduler=scheduler))
-        root = results_folder(base, self.sweep.scheduler)
-        self.names = [job.folder for job in self.sweep.jobs]
-        self.folders = [RunFolder(root / name) for name in self.names]
-        self._monkeypatch = monkeypatch
-        self.events = []
-
-    def run(self, behaviour=lambda run, stop_requested: None, check=lambda run: None):
-        """`behaviour(run, stop_requested)` stands for the training of that run.
-
-        `check(run)` stands for its check before any is trained.
-        """
-
-        def open_resources(options, device_count):
-            assert options == "options"
-            self.events.append(("open", device_count))
-            return "resources"
-
-        def check_one(variant, settings, resources):
-            assert (variant, resources) == (NO_GAMMA, "resources")
-            self.events.append(("check", settings.run))
-            check(settings.run)
-
-        def train(variant, settings, folder, resources, stop_requested):
-            assert (variant, resources) == (NO_GAMMA, "resources")
-            folder.start(settings, DATA, {})
-            self.events.append(("train", settings.run))
-            logging.getLogger("common.training").info("training run %d", settings.run)
-            behaviour(settings.run, stop_requested)
-            folder.finish()
-
-        stubs = {"Resources": open_resources, "check_job": check_one, "train_job": train}
-        for name, stub in stubs.items():
-            # Refuses, as the real one would, arguments that do not fit its signature.
-            checked = create_autospec(getattr(training, name), side_effect=stub)
-            self._monkeypatch.setattr(jobs, name, checked)
-        return jobs.run_all(NO_GAMMA, self.sweep, self.folders, self.base, "options")
-
-    def begin(self, index, settings):
-        """Leaves what an interrupted job of these settings leaves in the folder."""
-        with self.folders[index].lock():
-            self.folders[index].start(settings, DATA, {})
-
-    @property
-    def trained(self):
-        return [run for event, run in self.events if event == "train"]
-
-    @property
-    def states(self):
-        return [folder.state for folder in self.folders]
-
-    @property
-    def log(self):
-        """The lines of scheduler.log without their times, and names as `<run>`."""
-        text = (self.base / "scheduler.log").read_text()
-        for index, name in enumerate(self.names):
-            text = text.replace(name, f"<{index}>")
-        time = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")
-        assert all(time.match(line) for line in text.splitlines())
-        return [time.sub("", line) for line in text.splitlines()]
-
-
-@pytest.fixture
-def sweep(tmp_path, monkeypatch):
-    return Sweep(tmp_path, monkeypatch)
-
-
-def fail_with(error, at):
-    def behaviour(run, stop_requested=None):
-        del stop_requested
-        if run == at:
-            raise error
-
-    return behaviour
-
-
-@pytest.fixture
-def rerun(tmp_path, monkeypatch):
-    """The sweep with `force_rerun`."""
-    return Sweep(tmp_path, monkeypatch, force_rerun=True)
-
-
-def test_all_jobs_are_checked_then_trained_in_order_and_logged_with_their_device(sweep):
-    assert sweep.run() == 0
-    assert sweep.events == [
-        ("open", 1),
-        *(("check", run) for run in range(3)),
-        *(("train", run) for run in range(3)),
-    ]
-    assert sweep.states == ["done"] * 3
-    assert sweep.log == [
-        "INFO gpu0 receives task <0>",
-        "INFO gpu0 finishes task <0>",
-        "INFO gpu0 receives task <1>",
-        "INFO gpu0 finishes task <1>",
-        "INFO gpu0 receives task <2>",
-        "INFO gpu0 finishes task <2>",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("gpu", "count", "name"),
-    [
-        (["0", "1"], 1, "gpu0"),
-        (["12"], 1, "gpu12"),
-        ([["3"], "1"], 1, "gpu3"),
-        ([["0", "1"]], 2, "gpu0,1"),
-        ([("4", "5", "6"), "0"], 3, "gpu4,5,6"),
-    ],
-)
-def test_the_first_entry_of_gpu_is_opened_and_named(tmp_path, monkeypatch, gpu, count, name):
-    sweep = Sweep(tmp_path, monkeypatch, gpu=gpu)
-    sweep.run()
-    assert [event for event in sweep.events if event[0] == "open"] == [("open", count)]
-    assert sweep.log[0] == f"INFO {name} receives task <0>"
-
-
-def test_done_jobs_are_skipped_and_unfinished_ones_go_on(sweep):
-    for index in (0, 1):
-        sweep.begin(index, sweep.sweep.jobs[index].settings)
-    sweep.folders[0].finish()
-    assert sweep.run() == 0
-    assert sweep.events == [("open", 1), ("check", 1), ("check", 2), ("train", 1), ("train", 2)]
-    assert sweep.log[:2] == ["INFO gpu0 skips task <0>: it is done", "INFO gpu0 receives task <1>"]
-
-
-def test_nothing_is_opened_when_all_jobs_are_done(sweep):
-    sweep.run()
-    sweep.events.clear()
-    assert sweep.run() == 0
-    assert sweep.events == []
-    assert sweep.log[-3:] == [f"INFO gpu0 skips task <{run}>: it is done" for run in range(3)]
-
-
-@pytest.mark.parametrize("error", [UserError("no data"), ZeroDivisionError("oops")])
-def test_a_failing_check_of_the_last_job_means_that_no_job_is_trained(sweep, error):
-    with pytest.raises(type(error), match=str(error)):
-        sweep.run(check=fail_with(error, at=2))
-    assert sweep.events == [("open", 1), ("check", 0), ("check", 1), ("check", 2)]
-    assert sweep.states == ["new"] * 3
-
-
-def old_folders(sweep):
-    """`{name: state}` of the folders that were set aside, the jobs named as `<run>`."""
-    root = sweep.folders[0].path.parent
-    return {
-        f"<{run}>{path.name.removeprefix(name)}": RunFolder(path).state
-        for run, name in enumerate(sweep.names)
-        for path in root.glob(f"{name}.*")
-    }
-
-
-def test_a_forced_rerun_sets_the_old_folders_aside_and_starts_anew(rerun):
-    rerun.begin(1, rerun.sweep.jobs[1].settings)
-    assert rerun.run() == 0
-    assert old_folders(rerun) == {"<1>.old1": "running"}
-    assert rerun.run() == 0
-    assert rerun.trained == [0, 1, 2, 0, 1, 2]
-    assert rerun.states == ["done"] * 3
-    assert old_folders(rerun) == {
-        "<0>.old1": "done",
-        "<1>.old1": "running",
-        "<1>.old2": "done",
-        "<2>.old1": "done",
-    }
-    assert "receives" in rerun.folders[0].log_path.read_text()
-
-
-def test_a_forced_rerun_replaces_what_could_not_be_continued(rerun):
-    rerun.folders[0].checkpoints.mkdir(parents=True)  # the original's: no record
-    rerun.begin(1, rerun.sweep.jobs[2].settings)  # another configuration
-    assert rerun.run() == 0
-    assert rerun.states == ["done"] * 3
-    assert rerun.folders[0].path.with_name(f"{rerun.names[0]}.old1").is_dir()
-
-
-def test_a_forced_rerun_sets_nothing_aside_before_all_jobs_are_checked(rerun):
-    rerun.run()
-    with pytest.raises(UserError, match="no data"):
-        rerun.run(check=fail_with(UserError("no data"), at=2))
-    assert old_folders(rerun) == {}
-    assert rerun.states == ["done"] * 3
-
-
-def test_a_forced_rerun_that_ends_early_leaves_the_later_jobs_results_in_place(rerun):
-    rerun.run()
-    with pytest.raises(UserError, match="no space"):
-        rerun.run(fail_with(UserError("no space"), at=1))
-    assert rerun.states == ["done", "running", "done"]
-    assert old_folders(rerun) == {"<0>.old1": "done", "<1>.old1": "done"}
-
-
-def test_a_forced_rerun_leaves_a_job_that_another_process_runs(rerun):
-    rerun.begin(0, rerun.sweep.jobs[0].settings)
-    with rerun.folders[0].lock(), pytest.raises(UserError, match="another process"):
-        rerun.run()
-    assert (rerun.trained, rerun.states[0], old_folders(rerun)) == ([], "running", {})
-
-
-def test_each_worker_log_has_its_own_runs_messages_and_is_appended_to(sweep):
-    sweep.folders[0].path.mkdir(parents=True)
-    sweep.folders[0].log_path.write_text("an earlier start\n")
-    sweep.run()
-    for run, folder in enumerate(sweep.folders):
-        text = folder.log_path.read_text()
-        assert re.findall(r"training run (\d)", text) == [str(run)]
-        assert text.startswith("an earlier start\n") == (run == 0)
-        assert f"gpu0 receives task {sweep.names[run]}" in text
-        assert f"gpu0 finishes task {sweep.names[run]}" in text
-
-
-@pytest.mark.parametrize("error", [DivergedError, InvalidSamplesError])
-def test_a_diverging_job_does_not_stop_the_others_but_shows_in_the_status(sweep, error):
-    assert sweep.run(fail_with(error("loss/g is not finite"), at=1)) == 3
-    assert sweep.trained == [0, 1, 2]
-    assert sweep.states == ["done", "running", "done"]
-    assert sweep.log[3] == "ERROR gpu0 fails task <1>: loss/g is not finite"
-    text = sweep.folders[1].log_path.read_text()
-    assert "loss/g is not finite" in text
-    assert "Traceback" not in text
-    assert "not finite" not in sweep.folders[2].log_path.read_text()
-
-
-def test_something_the_user_must_mend_stops_everything_and_is_logged(sweep):
-    with pytest.raises(UserError, match="no data"):
-        sweep.run(fail_with(UserError("no data"), at=1))
-    assert sweep.trained == [0, 1]
-    assert sweep.log[-1] == "ERROR gpu0 fails task <1>: no data"
-    assert "Traceback" not in sweep.folders[1].log_path.read_text()
-
-
-def test_a_defect_stops_everything_with_its_traceback_in_the_workers_log(sweep):
-    with pytest.raises(ZeroDivisionError):
-        sweep.run(fail_with(ZeroDivisionError("oops"), at=0))
-    assert sweep.trained == [0]
-    text = sweep.folders[0].log_path.read_text()
-    assert "Traceback" in text
-    assert "ZeroDivisionError: oops" in text
-    assert "gpu0 fails task" in (sweep.base / "scheduler.log").read_text()
-
-
-def test_a_folder_that_cannot_be_continued_is_found_before_any_training(sweep):
-    sweep.folders[2].checkpoints.mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no run\.json"):
-        sweep.run()
-    assert sweep.events == []
-
-
-def test_another_configuration_is_found_before_any_training(sweep):
-    sweep.begin(2, sweep.sweep.jobs[1].settings)
-    with pytest.raises(UserError, match="run: 1 -> 2"):
-        sweep.run()
-    assert sweep.events == []
-
-
-def test_a_job_that_another_process_runs_is_not_touched(sweep):
-    with sweep.folders[0].lock(), pytest.raises(UserError, match="another process"):
-        sweep.run()
-    assert sweep.trained == []
-    assert sweep.states[0] == "new"
-
-
-@pytest.fixture
-def _signals():
-    """Makes a signal that nobody handles fail the test, instead of ending the process."""
-
-    def on_signal(number, frame):
-        del frame
-        pytest.fail(f"signal {number} was not handled")
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    previous = [signal.signal(number, on_signal) for number in numbers]
-    yield
-    assert [signal.getsignal(number) for number in numbers] == [on_signal] * 2
-    for number, handler in zip(numbers, previous, strict=True):
-        signal.signal(number, handler)
-
-
-def stop_at(number, at, *, checkpoint=True):
-    """The training of run `at` receives a signal; then it stops, or was at its end anyway."""
-
-    def behaviour(run, stop_requested):
-        assert not stop_requested()
-        if run == at:
-            os.kill(os.getpid(), number)
-            assert stop_requested()
-            assert signal.getsignal(number) == signal.SIG_DFL  # the second one ends the process
-            if checkpoint:
-                raise InterruptedRunError("stopped after iteration 7")
-
-    return behaviour
-
-
-@pytest.mark.usefixtures("_signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_run_and_gives_status_75(sweep, number):
-    assert sweep.run(stop_at(number, at=1)) == 75
-    assert sweep.trained == [0, 1]
-    assert sweep.states == ["done", "running", "new"]
-    assert sweep.log[-1] == "INFO gpu0 stops task <1>: stopped after iteration 7"
-    assert "stopped after iteration 7" in sweep.folders[1].log_path.read_text()
-    assert sweep.run() == 0
-    assert sweep.trained == [0, 1, 1, 2]
-
-
-@pytest.mark.usefixtures("_signals")
-def test_a_signal_in_a_jobs_last_iteration_starts_no_other_job(sweep):
-    assert sweep.run(stop_at(signal.SIGTERM, at=1, checkpoint=False)) == 75
-    assert sweep.trained == [0, 1]
-    assert sweep.states == ["done", "done", "new"]
-
-
-@pytest.mark.usefixtures("_signals")
-def test_a_signal_in_the_last_jobs_last_iteration_leaves_nothing_to_do(sweep):
-    assert sweep.run(stop_at(signal.SIGTERM, at=2, checkpoint=False)) == 0
-    assert sweep.states == ["done"] * 3
-
-
-def test_logging_is_as_before_afterwards(sweep, tmp_path, monkeypatch):
-    root, scheduler = logging.getLogger(), logging.getLogger("scheduler")
-    before = (root.level, list(root.handlers), list(scheduler.handlers))
-    sweep.run()
-    with pytest.raises(ZeroDivisionError):
-        Sweep(tmp_path / "more", monkeypatch).run(fail_with(ZeroDivisionError(), at=0))
-    assert (root.level, list(root.handlers), list(scheduler.handlers)) == before
 
 
 # The demo

@@ -1,11 +1,13 @@
 """`python main.py` on a real-format CIFAR10 archive, as a user runs it."""
 
 import csv
+import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common.results.progress import Progress, read_progress
 from tests.data.archives import python2_batch, rows, write_archive
 
 ROOT = Path(__file__).parent.parent
@@ -39,12 +42,16 @@ def put_archive(variant, first=None):
     write_archive(variant / "data" / "CIFAR10" / "cifar-10-python.tar.gz", batches)
 
 
-def run_main(variant, *options):
+def command(*options):
     selected = ["dataset=cifar10", "run=0", "sn_mode=BSN", "scale=1.2"]
     changed = ["iteration=3", "width=4", "batch_size=8", "vis_freq=2"]
     arguments = [f"--only={text}" for text in selected] + [f"--set={text}" for text in changed]
+    return [sys.executable, "main.py", *arguments, *options]
+
+
+def run_main(variant, *options):
     return subprocess.run(
-        [sys.executable, "main.py", *arguments, *options],
+        command(*options),
         cwd=variant,
         capture_output=True,
         text=True,
@@ -62,6 +69,14 @@ def test_a_job_leaves_the_originals_files(variant):
     saved = {path.name for path in (folder / "checkpoint").glob("model-*.index")}
     assert saved == {"model-1.index", "model-2.index"}
     assert (folder / "time.txt").read_text().startswith("iter 0 starts: ")
+    record = json.loads((folder / "run.json").read_text())
+    assert [record[key] for key in ("state", "exit_code", "device", "attempts")] == [
+        "done",
+        0,
+        "gpu0",
+        1,
+    ]
+    assert json.loads((folder / "progress.json").read_text())["iteration"] == 3
     assert "finishes task" in (folder / "worker.log").read_text()
     assert "gpu0 receives task" in (variant / "scheduler.log").read_text()
     events = EventAccumulator(str(folder / "checkpoint"))
@@ -70,6 +85,33 @@ def test_a_job_leaves_the_originals_files(variant):
     again = run_main(variant, "--metrics=none", "--set=save_checkpoint_freq=2")
     assert again.returncode == 0
     assert "skips task" in again.stderr
+
+
+def test_a_signal_lets_the_job_write_a_checkpoint_and_the_same_command_goes_on(variant):
+    put_archive(variant)
+    options = ["--metrics=none", "--set=iteration=100000"]
+    process = subprocess.Popen(command(*options), cwd=variant, stderr=subprocess.PIPE, text=True)
+    progress = variant / "results" / FOLDER.replace("iteration-3", "iteration-100000")
+    deadline = time.monotonic() + 200
+    while read_progress(progress / "progress.json") in (None, Progress(0, 100_000)):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    record = json.loads((progress / "run.json").read_text())
+    assert (record["state"], record["exit_code"]) == ("interrupted", 75)
+    (checkpoint,) = (progress / "checkpoint").glob("model-*.index")
+    last = int(checkpoint.stem.removeprefix("model-"))
+    again = subprocess.Popen(command(*options), cwd=variant, stderr=subprocess.PIPE, text=True)
+    while f"Loaded from global_id {last}\n" not in (progress / "worker.log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    again.terminate()
+    again.communicate(timeout=60)
+    assert again.returncode == 75
+    assert json.loads((progress / "run.json").read_text())["attempts"] == 2
 
 
 def test_metrics_of_another_network_carry_its_name(variant, tmp_path):

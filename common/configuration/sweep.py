@@ -6,6 +6,7 @@ blocks `{key: [values]}`. Within a block all values are combined; the blocks are
 
 import dataclasses
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _LONGEST_FILE_NAME = 255  # bytes, on all common file systems
 class SchedulerConfig:
     """Where and how the jobs run; the names are those of the original's `scheduler_config`.
 
-    Paths are relative to the variant's folder.
+    Paths are relative to the variant's folder. `gpu` may hold integers, too; they become texts.
     """
 
     gpu: list
@@ -43,6 +44,11 @@ class SchedulerConfig:
     test_config_string_separator: str = ","
     test_config_string_indicator: str = "-"
     test_config_string_inst_separator: str = "+"
+
+    @property
+    def slots(self):
+        """For each entry of `gpu`, the ids of the devices that a job has there: tuples of texts."""
+        return tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in self.gpu)
 
 
 @dataclass(frozen=True)
@@ -163,12 +169,34 @@ def _scheduler_config(values):
             raise UserError(f"scheduler_config {name}={value!r}: a {wanted} is needed.")
     if "gpu" not in values:
         raise UserError('scheduler_config lacks "gpu", the list of device ids.')
-    scheduler = SchedulerConfig(**values)
+    scheduler = SchedulerConfig(**{**values, "gpu": [_device_text(e) for e in values["gpu"]]})
     for name, (holds, wanted) in _SCHEDULER_RULES.items():
         value = getattr(scheduler, name)
         if not holds(value):
             raise UserError(f"scheduler_config {name}={value!r}: {wanted} is needed.")
+    _refuse_shared_devices(scheduler)
     return scheduler
+
+
+def _device_text(entry):
+    """An entry of `gpu` with its numbers as texts, 0 and "00" as "0"."""
+    if isinstance(entry, (list, tuple)):
+        return [_device_text(device) for device in entry]
+    is_number = type(entry) is int or (
+        isinstance(entry, str) and re.fullmatch("[0-9]{1,9}", entry) is not None
+    )
+    return str(int(entry)) if is_number else entry
+
+
+def _refuse_shared_devices(scheduler):
+    """A device trains one job at a time: two would share its memory, and none would say why."""
+    devices = [device for slot in scheduler.slots for device in slot]
+    for device in devices:
+        if devices.count(device) > 1:
+            raise UserError(
+                f"scheduler_config gpu={scheduler.gpu!r}: device {device} is listed more than "
+                "once. List each device once; it takes one job at a time."
+            )
 
 
 def _are_strings(values):
@@ -176,14 +204,18 @@ def _are_strings(values):
 
 
 def _are_devices(values):
-    """Whether each is a device id, or several for one job."""
-    return _are_strings(values) and len(values) > 0 and all(values)
+    """Whether each is a device id (printable, no comma, not negative), or several for one job."""
+    return (
+        _are_strings(values)
+        and len(values) > 0
+        and all(re.fullmatch(r"[A-Za-z0-9][\w./:-]*", value) for value in values)
+    )
 
 
 _SCHEDULER_RULES = {
     "gpu": (
         lambda gpus: gpus and all(_are_devices([gpu]) or _are_devices(gpu) for gpu in gpus),
-        'a list of ids like "0", or of lists of them,',
+        'a list of ids like 0 or "0", or of lists of them,',
     ),
     "log_file": (_is_file_name, "a file name without a folder"),
     "config_string_value_maxlen": (lambda length: length > 0, "a positive number"),
@@ -253,9 +285,11 @@ def _refuse_shared_folders(jobs):
         if other != job:
             ours, theirs = (dataclasses.asdict(j.settings) for j in (job, other))
             keys = [key for key in ours if ours[key] != theirs[key]]
+            values = "; ".join(f"{key}: {theirs[key]!r} and {ours[key]!r}" for key in keys)
             raise UserError(
-                f"two jobs that differ in {', '.join(keys)} would share the folder {job.folder}: "
-                "raise config_string_value_maxlen or drop keys from ignored_keys_for_folder_name."
+                f"two jobs that differ in {', '.join(keys)} would share the folder {job.folder} "
+                f"({values}): raise config_string_value_maxlen or drop keys from "
+                "ignored_keys_for_folder_name."
             )
 
 

@@ -5,21 +5,37 @@ import dataclasses
 import fcntl
 import itertools
 import json
+import os
+import time
+from datetime import datetime
 from pathlib import Path
 
 from common.configuration.settings import default_values
 from common.errors import UserError
+from common.exit_status import EXIT_INTERRUPTED
 from common.files import atomic_write
 
 FORMAT = 1
+STATES = ("running", "done", "failed", "interrupted")
+# Whoever looks whether a folder is in use holds its lock for an instant.
+_LOCK_TRIES, _LOCK_PAUSE = 5, 0.02
+
+
+class FolderInUseError(UserError):
+    """Another process trains in the folder."""
 
 
 class RunFolder:
     """The files that a run leaves behind.
 
-    `run.json` says what the folder holds: the configuration, where the data came from, and the
-    state, "running" or "done". "done" means that the last iteration was trained and its results
-    are on disk.
+    `run.json` says what the folder holds: the configuration, where the data came from, the state,
+    and of the latest attempt its host, process, device, times and how it ended. The states:
+
+    - "running": an attempt was begun. If no process holds the lock, it ended without a word: it
+      was killed together with its scheduler, or its machine was lost.
+    - "done": the last iteration was trained and its results are on disk.
+    - "failed": the attempt ended with an error, or was killed (a negative exit code).
+    - "interrupted": it stopped on request, with a checkpoint.
 
     Args:
         path: the folder; it need not exist.
@@ -33,6 +49,7 @@ class RunFolder:
         self.log_path = self.path / log_file
         self.metrics_path = self.path / "metrics.csv"
         self.times_path = self.path / "time.txt"
+        self.progress_path = self.path / "progress.json"
         self.samples = self.path / "sample"
         self.checkpoints = self.path / "checkpoint"
         self.restore_from = Path(restore_from or self.checkpoints)
@@ -46,22 +63,23 @@ class RunFolder:
 
     @property
     def state(self):
-        """ "new", "running" (also if it was interrupted) or "done".
+        """ "new" or one of `STATES`.
+
+        Raises:
+            UserError: the folder holds something else, such as the original's results.
+        """
+        record = self.record
+        return record["state"] if record else "new"
+
+    @property
+    def record(self):
+        """What `run.json` says, a dictionary; None if the folder has no results.
 
         Raises:
             UserError: the folder holds something else, such as the original's results.
         """
         if not self.path.exists() or (self.path.is_dir() and not any(self._contents())):
-            return "new"
-        return self._read_record()["state"]
-
-    @property
-    def record(self):
-        """What `run.json` says.
-
-        Raises:
-            UserError: there is none, or it cannot be read.
-        """
+            return None
         return self._read_record()
 
     def _contents(self):
@@ -93,10 +111,11 @@ class RunFolder:
         Raises:
             UserError: names the keys that differ.
         """
-        if self.state == "new":
+        record = self.record
+        if record is None:
             return
         # A key that is newer than the record had its default value then.
-        recorded = {**default_values(), **self._read_record()["settings"]}
+        recorded = {**default_values(), **record["settings"]}
         self._refuse_changes("configuration", recorded, dataclasses.asdict(settings))
 
     def start(self, settings, conditions, environment):
@@ -112,11 +131,11 @@ class RunFolder:
             UserError: the folder was started with another configuration or other conditions.
         """
         self.check(settings)
-        if self.state == "new":
-            record = {"settings": dataclasses.asdict(settings), "conditions": conditions}
-            state = {"state": "running", "environment": environment}
-            self._write_record({"format": FORMAT, **record, **state})
-        self._refuse_changes("conditions", self._read_record()["conditions"], conditions)
+        record = self.record or _new_record(settings)
+        if not record["conditions"]:
+            record |= {"conditions": conditions, "environment": environment}
+            self._write_record(record)
+        self._refuse_changes("conditions", record["conditions"], conditions)
         for folder in (self.samples, self.checkpoints):
             folder.mkdir(exist_ok=True)
 
@@ -145,6 +164,37 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path} cannot be set aside: {error.strerror}.") from None
 
+    def begin(self, settings, attempt):
+        """Records the job and that an attempt at it begins. The caller holds the lock.
+
+        Args:
+            settings: the job's `Settings`, which `check` accepts.
+            attempt: JSON-able dictionary of who makes it: `host`, `pid`, `device`, `sweep`.
+
+        Raises:
+            OSError: the record cannot be written.
+        """
+        record = self.record or _new_record(settings)
+        number = record.get("attempts", 0) + 1
+        ended = dict.fromkeys(("ended", "exit_code", "reason"))
+        moment = {"started": _now(), **ended, "attempts": number}
+        self._write_record({**record, "state": "running", **attempt, **moment})
+
+    def end(self, exit_code, reason=None):
+        """Records how the attempt ended, unless the run is done. The caller holds the lock.
+
+        Args:
+            exit_code: of the process; negative for the signal that killed it.
+            reason: a line for people, if there is one.
+
+        Raises:
+            OSError: the record cannot be written.
+        """
+        record = self._read_record()
+        if record["state"] != "done":
+            record["state"] = "interrupted" if exit_code == EXIT_INTERRUPTED else "failed"
+        self._write_record({**record, "ended": _now(), "exit_code": exit_code, "reason": reason})
+
     def finish(self):
         """Records that the run is done."""
         self._write_record({**self._read_record(), "state": "done"})
@@ -159,20 +209,78 @@ class RunFolder:
         """Keeps every other process out of the folder while it is held; creates the folder.
 
         Raises:
-            UserError: another process holds it.
+            FolderInUseError: another process holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.path}: another process is running this job.") from None
+        with self.acquire():
             yield
+
+    def acquire(self):
+        """Locks the folder, creating it.
+
+        Returns:
+            An open file. The lock lasts until it is closed, also by every process that inherits
+            it: a child goes on holding it when its parent is killed.
+
+        Raises:
+            FolderInUseError: another process holds it.
+        """
+        for _ in range(_LOCK_TRIES):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self._lock_path, "w")  # noqa: SIM115 (the caller closes it)
+            if _locks(file, fcntl.LOCK_EX) and self._is_lock(file):
+                return file
+            file.close()
+            time.sleep(_LOCK_PAUSE)
+        raise FolderInUseError(f"{self.path}: another process is running this job.")
+
+    @property
+    def is_in_use(self):
+        """Whether a process holds the lock."""
+        try:
+            with open(self._lock_path) as file:
+                return not _locks(file, fcntl.LOCK_SH)
+        except OSError:
+            return False
+
+    @property
+    def _lock_path(self):
+        return self.path / ".lock"
+
+    def _is_lock(self, file):
+        """Whether the file is still the folder's lock: the folder may have been set aside."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._lock_path))
+        except FileNotFoundError:
+            return False
+
+
+def _locks(file, kind):
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _now():
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def _new_record(settings):
+    """The record of a job of which nothing is known but its configuration."""
+    known = {"format": FORMAT, "settings": dataclasses.asdict(settings), "state": "running"}
+    return {**known, "conditions": {}, "environment": {}}
 
 
 def _check_record(record):
-    if record["format"] != FORMAT or record["state"] not in ("running", "done"):
+    if record["format"] != FORMAT or record["state"] not in STATES:
         raise ValueError(f"format {record['format']!r}, state {record['state']!r}")
     for name in ("settings", "conditions"):
         if not isinstance(record[name], dict):
             raise TypeError(f"{name} is not a dictionary")
+    for name in ("attempts", "exit_code"):
+        if type(record.get(name)) not in (int, type(None)):
+            raise TypeError(f"{name} is not a number")
+    for name in ("started", "ended"):
+        if record.get(name) is not None and datetime.fromisoformat(record[name]).tzinfo is None:
+            raise ValueError(f"{name} has no time zone")

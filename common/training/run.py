@@ -126,8 +126,28 @@ class Resources:
         return evaluator
 
 
-def check_job(variant, settings, resources):
+def check_devices(count):
+    """Finds that there are fewer GPUs than the configuration names, but some.
+
+    Raises:
+        UserError: there are.
+    """
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if 0 < gpus < count:
+        raise UserError(
+            f"the configuration's `gpu` names {count} devices and TensorFlow sees {gpus}: correct "
+            "the ids in config.py, or say --set gpu=0."
+        )
+
+
+def check_job(variant, settings, resources, replicas):
     """Finds what would keep a job from starting, before any job is trained.
+
+    Args:
+        variant: the `Variant`.
+        settings: the job's `Settings`.
+        resources: the `Resources`.
+        replicas: how many devices it is to be trained on.
 
     Raises:
         UserError: data or network are missing, or the configuration does not fit them.
@@ -139,7 +159,6 @@ def check_job(variant, settings, resources):
             f"mg={settings.mg} gives images of {size}x{size}, and {settings.dataset} has images of "
             f"shape {tuple(source.image_shape)}: set mg to match."
         )
-    replicas = resources.strategy.num_replicas_in_sync
     for name in ("batch_size", "d_batch_size", "g_batch_size"):
         batch = getattr(settings, name)
         if batch is not None and batch % replicas:

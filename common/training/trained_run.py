@@ -34,6 +34,8 @@ class TrainedRun:
     def __init__(self, path):
         self.folder = RunFolder(path)
         record = self.folder.record
+        if record is None:
+            raise UserError(f"{path} is not the folder of a run: there is no run.json in it.")
         self.settings = _read_settings(self.folder.record_path, record["settings"])
         self.conditions = record["conditions"]
         self.root_seed = derive_seed(self.settings.seed, self.settings.run)

@@ -15,6 +15,7 @@ from common.randomness import RandomStream
 from common.results.events import EventLog
 from common.results.grid import make_grid, save_png
 from common.results.metrics_table import MetricsTable
+from common.results.progress import ProgressFile
 from common.results.times import drop_times_after, is_timed, record_time
 from common.training.checkpoints import Checkpoints
 from common.training.errors import DivergedError, InterruptedRunError
@@ -110,6 +111,7 @@ class Trainer:
             summary_freq=settings.summary_freq,
             jit_compile=settings.jit_compile,
         )
+        progress = ProgressFile(self._folder.progress_path, settings.iteration, done + 1)
         with self._progress_bar(done) as bar:
             planner = ChunkPlanner(self._chunk_ends_at, iterations.common_limit)
             for first, last in planner.chunks(done + 1, settings.iteration):
@@ -121,6 +123,7 @@ class Trainer:
                 self._log(first, rows)
                 self._after(last)
                 bar.update(last - first + 1)
+                progress.update(last + 1)
                 if iterations.any_worker(stop_requested()) and last + 1 < settings.iteration:
                     self._stop(last)
 
@@ -146,6 +149,7 @@ class Trainer:
             desc="training",
             unit="it",
             mininterval=1.0,
+            disable=None,  # where there is no terminal, as in a sweep, progress.json tells
         )
 
     def _chunk_ends_at(self, global_id):

@@ -141,10 +141,14 @@ def test_a_wrong_swept_value_is_refused(value):
     [
         ("gpu", []),
         ("gpu", "0"),
-        ("gpu", [0]),
         ("gpu", [""]),
         ("gpu", [[]]),
-        ("gpu", [["0", 1]]),
+        ("gpu", [[["0"]]]),
+        ("gpu", [True]),
+        ("gpu", [0.0]),
+        ("gpu", ["-1"]),
+        ("gpu", ["0,1"]),
+        ("gpu", ["0 1"]),
         ("gpu", None),
         ("log_file", ""),
         ("log_file", ".."),
@@ -171,9 +175,25 @@ def test_devices_are_needed():
     refused(config, '"gpu"')
 
 
-@pytest.mark.parametrize("gpu", [["0"], ["0", "1"], [["0", "1"]], [("0", "1"), "2"]])
-def test_devices_are_ids_or_groups_of_ids(gpu):
-    assert expand(NO_GAMMA, config_of(scheduler={"gpu": gpu})).scheduler.gpu == gpu
+@pytest.mark.parametrize(
+    ("gpu", "slots"),
+    [
+        (["0"], [("0",)]),
+        (["0", "1"], [("0",), ("1",)]),
+        ([["0", "1"]], [("0", "1")]),
+        ([("0", "1"), "2"], [("0", "1"), ("2",)]),
+        ([0, [1, "02"]], [("0",), ("1", "2")]),
+        (["GPU-8932f937", "MIG-GPU-1/0/0"], [("GPU-8932f937",), ("MIG-GPU-1/0/0",)]),
+    ],
+)
+def test_devices_are_ids_or_groups_of_ids(gpu, slots):
+    assert expand(NO_GAMMA, config_of(scheduler={"gpu": gpu})).scheduler.slots == tuple(slots)
+
+
+@pytest.mark.parametrize("gpu", [["0", "0"], [0, "0"], [["1", "1"]], [["0", "1"], "1"], ["01", 1]])
+def test_a_device_that_is_listed_twice_is_refused_and_named(gpu):
+    device = "0" if gpu[0] in ("0", 0) else "1"
+    refused(config_of(scheduler={"gpu": gpu}), f"device {device} is listed more than once")
 
 
 # --set

@@ -5,6 +5,9 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
+import time
+from datetime import datetime
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from common.configuration.settings import make_settings
 from common.errors import UserError
-from common.results.run_folder import RunFolder
+from common.results.run_folder import STATES, FolderInUseError, RunFolder
 from tests.configuration.variants import JOB, NO_GAMMA
 
 SETTINGS = make_settings(NO_GAMMA, JOB)
@@ -106,6 +109,57 @@ def test_a_run_that_failed_or_was_killed_at_its_start_is_new(folder):
     folder.check(SETTINGS)
 
 
+# Attempts
+
+ATTEMPT = {"host": "here", "pid": 7, "device": "gpu0", "sweep": "s"}
+
+
+def test_an_attempt_is_recorded_before_anything_is_known_of_the_data(folder):
+    with folder.lock():
+        folder.begin(SETTINGS, ATTEMPT)
+    record = folder.record
+    assert (record["state"], record["attempts"], record["exit_code"]) == ("running", 1, None)
+    assert {key: record[key] for key in ATTEMPT} == ATTEMPT
+    assert record["settings"] == dataclasses.asdict(SETTINGS)
+    assert datetime.fromisoformat(record["started"]).tzinfo is not None
+    folder.start(SETTINGS, DATA, ENVIRONMENT)
+    assert (folder.record["conditions"], folder.record["environment"]) == (DATA, ENVIRONMENT)
+    refused(lambda: folder.start(SETTINGS, {**DATA, "images": 7}, ENVIRONMENT), "50000", "7")
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [(0, "failed"), (1, "failed"), (3, "failed"), (-9, "failed"), (75, "interrupted")],
+)
+def test_how_an_attempt_ended_is_recorded_and_the_next_one_starts_afresh(folder, code, state):
+    with folder.lock():
+        folder.begin(SETTINGS, ATTEMPT)
+        folder.start(SETTINGS, DATA, ENVIRONMENT)
+        folder.end(code, "why")
+        record = folder.record
+        assert [record[key] for key in ("state", "exit_code", "reason")] == [state, code, "why"]
+        assert record["ended"] >= record["started"]
+        folder.begin(SETTINGS, {**ATTEMPT, "device": "gpu1"})
+    record = folder.record
+    assert [record[key] for key in ("state", "exit_code", "reason", "ended")] == [
+        "running",
+        None,
+        None,
+        None,
+    ]
+    assert (record["attempts"], record["device"], record["conditions"]) == (2, "gpu1", DATA)
+
+
+@pytest.mark.parametrize("code", [0, 1, -11, 75])
+def test_a_run_that_is_done_stays_done_however_its_process_ends(folder, code):
+    with folder.lock():
+        folder.begin(SETTINGS, ATTEMPT)
+        folder.start(SETTINGS, DATA, ENVIRONMENT)
+        folder.finish()
+        folder.end(code)
+    assert (folder.state, folder.record["exit_code"]) == ("done", code)
+
+
 # Refusals
 
 
@@ -146,7 +200,7 @@ def test_other_data_is_refused(started):
     refused(lambda: started.start(SETTINGS, other, ENVIRONMENT), started.path, "50000", "49999")
 
 
-RECORD = {"format": 1, "state": "done", "settings": {}, "data": {}}
+RECORD = {"format": 1, "state": "done", "settings": {}, "conditions": {}}
 GARBAGE = [
     b"",
     b"not JSON",
@@ -175,8 +229,13 @@ GARBAGE = [
             {"settings": None},
             {"settings": []},
             {"settings": "run"},
-            {"data": None},
-            {"data": [1]},
+            {"conditions": None},
+            {"conditions": [1]},
+            {"attempts": "1"},
+            {"exit_code": [3]},
+            {"started": 5},
+            {"started": "yesterday"},
+            {"ended": "2020-01-01T00:00:00"},
         )
     ),
     *(json.dumps({k: v for k, v in RECORD.items() if k != lost}).encode() for lost in RECORD),
@@ -201,13 +260,14 @@ def test_a_damaged_record_is_refused(started, content):
 def test_a_fuzzed_record_is_read_or_refused(tmp_path_factory, position, junk, cut):
     folder = RunFolder(tmp_path_factory.getbasetemp() / "fuzzed")
     folder.path.mkdir(exist_ok=True)
-    record = {"settings": dataclasses.asdict(SETTINGS), "data": DATA, "environment": ENVIRONMENT}
+    settings_values = dataclasses.asdict(SETTINGS)
+    record = {"settings": settings_values, "conditions": DATA, "environment": ENVIRONMENT}
     content = bytearray(json.dumps({"format": 1, "state": "done", **record}).encode())
     position %= len(content)
     content[position : None if cut else position + len(junk)] = junk
     folder.record_path.write_bytes(content)
     with contextlib.suppress(UserError):
-        assert folder.state in ("running", "done")
+        assert folder.state in STATES
         folder.start(SETTINGS, DATA, ENVIRONMENT)
 
 
@@ -340,3 +400,47 @@ def test_a_record_older_than_a_key_is_continued_with_the_keys_default(started):
     started.check(SETTINGS)
     changed = dataclasses.replace(SETTINGS, width=16)
     refused(lambda: started.check(changed), started.path, "width: 64 -> 16")
+
+
+def test_a_lock_that_was_set_aside_with_its_folder_is_no_lock(started):
+    with started.lock():
+        pass
+    waiting = open(started.path / ".lock")  # noqa: SIM115 (another process that was about to lock)
+    started.set_aside()
+    with started.lock():
+        assert not started._is_lock(waiting)
+        refused(lambda: lock_once(started), "another process")
+    waiting.close()
+
+
+def test_a_lock_lasts_as_long_as_a_process_that_inherited_it(folder):
+    lock = folder.acquire()
+    sleep = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    child = subprocess.Popen(sleep, stdin=subprocess.PIPE, pass_fds=[lock.fileno()])
+    lock.close()
+    assert folder.is_in_use
+    with pytest.raises(FolderInUseError):
+        folder.acquire()
+    child.communicate()
+    assert not folder.is_in_use
+    lock_once(folder)
+
+
+def test_looking_whether_a_folder_is_in_use_does_not_keep_others_out(folder):
+    assert not folder.is_in_use  # nor creates it
+    assert not folder.path.exists()
+    stop = threading.Event()
+
+    def look():
+        while not stop.is_set():
+            assert folder.is_in_use in (True, False)
+            time.sleep(0.001)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for thread in lookers:
+        thread.start()
+    for _ in range(200):
+        lock_once(folder)
+    stop.set()
+    for thread in lookers:
+        thread.join()

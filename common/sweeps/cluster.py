@@ -1,0 +1,300 @@
+"""A sweep on a Ray cluster: each job is a task that asks for its devices.
+
+The hosts share the results' folder, in which everything that must not be lost is written; Ray only
+finds the place and the time for each job. Ray starts a job again whose machine or process is lost.
+"""
+
+import logging
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import common
+from common.errors import UserError
+from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from common.results.run_folder import FolderInUseError
+from common.sweeps.attempt import Attempt, Check, NothingToDoError
+from common.sweeps.local import STOPPING, Signals
+from common.sweeps.slots import VISIBLE, Slot
+
+_RETRIES = 3  # of a job whose machine or process is lost
+_PAUSE = 0.5
+_WATCH_SECONDS = 2
+_CONNECT_SECONDS = 10
+
+
+class ProcessKilledError(Exception):
+    """A signal ended the job's process, and nobody had asked for it."""
+
+
+class ClusterScheduler:
+    """Gives the jobs of a board to a Ray cluster.
+
+    Args:
+        board: the `Board`.
+        ids: `SchedulerConfig.slots`: a job has as many devices as the first entry.
+        sweeper: the `Sweeper`.
+        view: shows how it goes.
+        address: of the cluster: "auto", "local" or what `ray.init` takes.
+
+    Raises:
+        UserError: Ray is not installed.
+    """
+
+    def __init__(self, board, ids, sweeper, view, address):
+        self._ray = _import_ray()
+        self._board = board
+        self._ids = ids
+        self._sweeper = sweeper
+        self._view = view
+        self._address = address
+        self._pending = {}
+        self._watched = 0.0
+        self._has_looked = False
+        self._devices = {}
+
+    def run(self):
+        """Runs the sweep; returns the exit status of `main.py`.
+
+        Raises:
+            UserError: there is no such cluster, or no machine in it has the devices for a job.
+        """
+        if not self._board.queued:
+            return self._board.exit_status
+        self._connect()
+        try:
+            gpus = [node["Resources"].get("GPU", 0) for node in self._ray.nodes() if node["Alive"]]
+            self._gpus = int(max(gpus))
+            for task in self._board.queued:
+                self._refuse_too_many(task)
+            with Signals() as signals:
+                status = self._check(signals)
+                if status == EXIT_OK:
+                    self._train_all(signals)
+                    status = self._board.exit_status
+            return status
+        finally:
+            self._view.close()
+            self._ray.shutdown()
+
+    def _connect(self):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        root = str(Path(common.__file__).parents[1])
+        path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+        options = {"log_to_driver": False, "logging_level": logging.ERROR}
+        options |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+        if self._address == "local":
+            cpus = sum(len(devices) for devices in self._ids)
+            options |= {"num_cpus": cpus, "include_dashboard": False}
+        else:
+            options["address"] = self._address
+            self._refuse_silence()
+        try:
+            self._ray.init(**options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"--cluster={self._address}: no Ray cluster there ({reason})."
+            ) from None
+
+    def _refuse_silence(self):
+        """Ray itself tries for minutes to reach an address at which nobody listens."""
+        host, _, port = self._address.rpartition("://")[2].rpartition(":")
+        if not port.isdecimal():
+            return  # "auto", or what only Ray understands
+        try:
+            socket.create_connection(
+                (host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS
+            ).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"--cluster={self._address}: nobody answers there ({error}).") from None
+
+    def _refuse_too_many(self, task):
+        count = self._count(task)
+        if 0 < self._gpus < count:
+            raise UserError(
+                f"{task.name} needs {count} GPUs, and the cluster's largest machine has "
+                f"{self._gpus}."
+            )
+
+    def _count(self, task):
+        return self._board.devices_needed(task) or len(self._ids[0])
+
+    def _remote(self, function, count, **options):
+        devices = {"num_gpus": count, "num_cpus": 1} if self._gpus else {"num_cpus": count}
+        return self._ray.remote(**devices, **options)(function)
+
+    def _check(self, signals):
+        """Has one machine find what would keep a job from starting; returns an exit status."""
+        tasks = self._board.queued
+        counts = [[self._count(task)] for task in tasks]
+        most = max(count for (count,) in counts)
+        check = self._remote(check_jobs, most)
+        reference = check.remote(tasks, counts, most, self._sweeper.command)
+        while not self._ray.wait([reference], timeout=_PAUSE)[0]:
+            if signals.stops:
+                self._ray.cancel(reference)
+                return EXIT_INTERRUPTED
+        status, messages = self._ray.get(reference)
+        if messages:
+            self._view.event(messages.rstrip(), logging.WARNING if status else logging.INFO)
+        return status if status >= 0 else EXIT_FAILED
+
+    def _train_all(self, signals):
+        heard = 0
+        while True:
+            if not signals.stops:
+                self._submit()
+            elif signals.stops > heard:
+                heard = signals.stops
+                self._cancel(signals)
+            if not self._pending and (signals.stops or not self._looks_again()):
+                break
+            for reference in self._ray.wait(list(self._pending), timeout=_PAUSE)[0]:
+                self._finish(self._pending.pop(reference), reference)
+            self._watch()
+
+    def _submit(self):
+        while task := self._board.next_for():
+            count = self._count(task)
+            run = self._remote(
+                run_job, count, max_retries=_RETRIES, retry_exceptions=[ProcessKilledError]
+            )
+            self._pending[run.remote(task, count, self._sweeper)] = task
+
+    def _looks_again(self):
+        """Whether jobs that other processes had are tried once more, anything having changed."""
+        if self._has_looked:
+            return False
+        self._has_looked = True
+        self._board.take_up_elsewhere()
+        self._submit()
+        return bool(self._pending)
+
+    def _cancel(self, signals):
+        """Ray interrupts the tasks, and these stop their jobs, which takes a moment."""
+        self._view.event(STOPPING, logging.WARNING)
+        for reference in self._pending:
+            self._ray.cancel(reference, force=signals.stops > 1)
+        while signals.stops == 1 and any(t.folder.is_in_use for t in self._pending.values()):
+            signals.wait(_PAUSE)
+
+    def _finish(self, task, reference):
+        try:
+            outcome, found = self._ray.get(reference)
+        except self._ray.exceptions.TaskCancelledError:
+            self._board.put_back(task)
+            return
+        except self._ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            text = f"lost {_RETRIES + 1} times ({reason}); the next start takes it up"
+            self._board.unusable(task, text, code=None)
+            return
+        self._note_start(task, task.folder.record)
+        if outcome == "ended":
+            self._has_looked = False
+            self._board.ended(task, device_of(found), found)
+        elif outcome == "ended elsewhere":
+            self._board.ended_elsewhere(task, found)
+        elif outcome == "taken elsewhere":
+            self._board.taken_elsewhere(task)
+        else:
+            self._board.unusable(task, found)
+
+    def _watch(self):
+        """Notes which jobs have begun, as the shared folder tells, and shows them."""
+        if time.monotonic() - self._watched < _WATCH_SECONDS:
+            return
+        self._watched = time.monotonic()
+        for task in self._pending.values():
+            self._note_start(task, task.folder.record)
+        running = {
+            f"{self._devices[task.name]} {number}": task.folder
+            for number, task in enumerate(self._pending.values(), start=1)
+            if task.name in self._devices
+        }
+        self._view.update(self._board.states, running)
+
+    def _note_start(self, task, record):
+        if record and record.get("sweep") == self._sweeper.name and task.name not in self._devices:
+            self._devices[task.name] = device_of(record)
+            self._board.began(task, device_of(record))
+
+
+def device_of(record):
+    """`host:gpu0`: the latest attempt's."""
+    return f"{record['host']}:{record['device']}"
+
+
+def check_jobs(tasks, counts, devices, command):
+    """As a Ray task: makes a `Check`; returns its exit status and what it printed."""
+    check = Check(tasks, counts, [_slot_of_task(devices)], command, stderr=subprocess.PIPE)
+    messages = check.messages()
+    return check.status(), messages
+
+
+def run_job(task, count, sweeper):
+    """As a Ray task: makes an attempt at a job.
+
+    Returns:
+        What has become of it, and what is known: ("ended", record), ("ended elsewhere", record),
+        ("taken elsewhere", None) or ("unusable", text).
+
+    Raises:
+        ProcessKilledError: for Ray to try again.
+    """
+    try:
+        attempt = _begin(task, _slot_of_task(count), sweeper)
+    except FolderInUseError:
+        return "taken elsewhere", None
+    except NothingToDoError as found:
+        return "ended elsewhere", found.record
+    except (UserError, OSError) as error:
+        return "unusable", str(error)
+    try:
+        while not attempt.ended():
+            time.sleep(_PAUSE)
+    except KeyboardInterrupt:  # the task is cancelled
+        attempt.stop()
+        attempt.wait()
+    try:
+        record = attempt.finish()
+    except (UserError, OSError) as error:
+        return "unusable", str(error)
+    if record["state"] == "failed" and record["exit_code"] < 0:
+        raise ProcessKilledError(record["reason"])
+    return "ended", record
+
+
+def _begin(task, slot, sweeper):
+    """Begins the attempt once an earlier one of the same sweep, its Ray worker lost, has ended.
+
+    Such a job was told to stop when its worker died, and is about to write its checkpoint.
+    """
+    while True:
+        try:
+            return Attempt(task, slot, sweeper)
+        except FolderInUseError:
+            record = task.folder.record
+            if not record or record.get("sweep") != sweeper.name:
+                raise
+            time.sleep(_PAUSE)
+
+
+def _slot_of_task(count):
+    """The devices that Ray gives to this task."""
+    ray = _import_ray()
+    gpus = ray.get_gpu_ids()
+    if gpus:
+        return Slot(tuple(map(str, gpus)), os.environ[VISIBLE])
+    return Slot(tuple(map(str, range(count))), "", "cpu")
+
+
+def _import_ray():
+    try:
+        import ray  # noqa: PLC0415 (an optional extra)
+    except ImportError as error:
+        raise UserError(f"--cluster needs Ray ({error}): pip install -e '.[cluster]'") from None
+    return ray

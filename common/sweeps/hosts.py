@@ -1,0 +1,130 @@
+"""Several hosts that train together (`TF_CONFIG`): each runs the jobs in order, in one process.
+
+All hosts must train the same job at the same time, so that there is nothing to schedule.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+import tempfile
+
+from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
+from common.sweeps.attempt import is_failed_for_good
+from common.sweeps.worker import LOG_FORMAT, log_to_stderr, stop_on_signals, train_one
+from common.training.devices import is_chief
+from common.training.errors import WorkerLostError
+from common.training.run import Resources, check_job
+
+_LOG = logging.getLogger("scheduler")
+_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+_EXIT_DEFECT = 1  # Python's own, after a traceback
+
+
+def run_all(variant, tasks, slot, log_path, options, *, retries=0):
+    """Runs every job that is not done.
+
+    Args:
+        variant: the `Variant`.
+        tasks: the `Task`s.
+        slot: the `Slot` of each host.
+        log_path: of the scheduler's log.
+        options: the `RunOptions`.
+        retries: if not 0, what had failed before is tried again, once.
+
+    Returns:
+        An exit status, see `common.command_line.main`.
+
+    Raises:
+        UserError: a folder, the data or the metrics are not as needed.
+    """
+    log_to_stderr("%(message)s")
+    stop_requested = stop_on_signals(second_kills=True)
+    with contextlib.ExitStack() as exits:
+        if is_chief():
+            exits.enter_context(_logging_to(log_path, _LOG, _FORMAT))
+            train = _train_as_chief
+        else:
+            root = exits.enter_context(tempfile.TemporaryDirectory())
+            train = functools.partial(_train_without_results, root=root)
+        todo = [task for task in tasks if _is_to_do(task, retries)]
+        had_failed = {t for t in tasks if is_failed_for_good(t.folder.record)} - set(todo)
+        statuses = {EXIT_FAILED if had_failed else EXIT_OK}
+        if todo:
+            resources = Resources(options, len(slot.devices))
+            for task in todo:
+                replicas = resources.strategy.num_replicas_in_sync
+                check_job(variant, task.job.settings, resources, replicas)
+            train = functools.partial(train, variant, slot, resources, stop_requested)
+            statuses |= _train_all(todo, train, stop_requested)
+    ranks = (EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_FAILED, EXIT_OK)
+    return next(status for status in ranks if status in statuses)
+
+
+def _is_to_do(task, retries):
+    task.folder.check(task.job.settings)
+    record = task.folder.record
+    if record and (record["state"] == "done" or (is_failed_for_good(record) and not retries)):
+        _LOG.info("skips task %s: it is %s", task.name, record["state"])
+        return False
+    return True
+
+
+def _train_all(tasks, train, stop_requested):
+    """Trains one job after another, until all are or one cannot be; returns the exit statuses."""
+    statuses = set()
+    for task in tasks:
+        if stop_requested():  # while the job before was in its last iteration
+            return statuses | {EXIT_INTERRUPTED}
+        try:
+            statuses.add(train(task))
+        except WorkerLostError as error:
+            _LOG.error("%s", error)
+            return statuses | {EXIT_FAILED}
+        if statuses & {EXIT_INTERRUPTED, EXIT_USER_ERROR}:
+            break
+    return statuses
+
+
+def _train_without_results(variant, slot, resources, stop_requested, task, *, root):
+    del slot
+    folder = task.folder.shadow(root)
+    with folder.lock():
+        code, _ = train_one(variant, task.job.settings, folder, resources, stop_requested)
+    return code
+
+
+def _train_as_chief(variant, slot, resources, stop_requested, task):
+    folder, settings = task.folder, task.job.settings
+    identity = {"host": socket.gethostname(), "pid": os.getpid(), "device": slot.name}
+    with folder.lock(), _logging_to(folder.log_path, logging.getLogger(), LOG_FORMAT):
+        folder.begin(settings, identity)
+        _LOG.info("%s receives task %s", slot.name, task.name)
+        try:
+            code, error = train_one(variant, settings, folder, resources, stop_requested)
+        except WorkerLostError as lost:
+            folder.end(EXIT_INTERRUPTED, str(lost))
+            raise
+        except Exception as defect:
+            folder.end(_EXIT_DEFECT, repr(defect))
+            _LOG.exception("%s fails task %s", slot.name, task.name)
+            raise
+        folder.end(code, error and str(error))
+        verb = {EXIT_OK: "finishes", EXIT_INTERRUPTED: "stops"}.get(code, "fails")
+        _LOG.info("%s %s task %s%s", slot.name, verb, task.name, f": {error}" if error else "")
+    return code
+
+
+@contextlib.contextmanager
+def _logging_to(path, logger, log_format):
+    """Appends the logger's messages to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(log_format))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,175 @@
+"""A sweep on this machine: one process a job, one job a slot."""
+
+import contextlib
+import logging
+import os
+import select
+import signal
+
+from common.errors import UserError
+from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
+from common.results.run_folder import FolderInUseError
+from common.sweeps.attempt import Attempt, Check, NothingToDoError
+from common.sweeps.board import sizes_for
+
+_WAKE_SECONDS = 0.5
+STOPPING = "stopping: running jobs write a checkpoint; once more to stop at once"
+
+
+class LocalScheduler:
+    """Gives the jobs of a board to slots until all are done or it is asked to stop.
+
+    Args:
+        board: the `Board`.
+        slots: the `Slot`s.
+        sweeper: the `Sweeper`.
+        view: shows how it goes.
+    """
+
+    def __init__(self, board, slots, sweeper, view):
+        self._board = board
+        self._slots = slots
+        self._sweeper = sweeper
+        self._view = view
+        self._running = {}
+        self._takes_jobs = True
+        self._status = EXIT_OK
+
+    def run(self):
+        """Runs the sweep; returns the exit status of `main.py`."""
+        with Signals() as signals:
+            if self._board.queued:
+                status = self._check(signals)
+                if status != EXIT_OK:
+                    return status
+            self._train_all(signals)
+        return self._status or self._board.exit_status
+
+    def _check(self, signals):
+        """Finds what would keep a job from starting before any is; returns an exit status."""
+        tasks = self._board.queued
+        counts = [sizes_for(self._board, task, self._slots) for task in tasks]
+        check = Check(tasks, counts, self._slots, self._sweeper.command)
+        while check.status() is None:
+            if signals.stops:
+                check.stop()
+            signals.wait(_WAKE_SECONDS)
+        if signals.stops:
+            return EXIT_INTERRUPTED
+        return check.status() if check.status() >= 0 else EXIT_FAILED
+
+    def _train_all(self, signals):
+        heard = 0
+        try:
+            while True:
+                if signals.stops > heard:
+                    heard = signals.stops
+                    self._stop(at_once=heard > 1)
+                self._fill_slots()
+                if not self._running and not self._looks_again():
+                    break
+                running = {slot.name: a.task.folder for slot, a in self._running.items()}
+                self._view.update(self._board.states, running)
+                signals.wait(_WAKE_SECONDS)
+                self._reap()
+        finally:
+            self._view.close()
+            for attempt in self._running.values():  # this is a defect: leave nothing running
+                attempt.stop()
+                attempt.wait()
+
+    def _stop(self, at_once):
+        self._takes_jobs = False
+        self._view.event(STOPPING, logging.WARNING)
+        for attempt in self._running.values():
+            if at_once:
+                attempt.kill()
+            else:
+                attempt.stop()
+
+    def _fill_slots(self):
+        for slot in self._slots:
+            while self._takes_jobs and slot not in self._running:
+                task = self._board.next_for(len(slot.devices))
+                if task is None:
+                    break
+                self._begin(task, slot)
+
+    def _looks_again(self):
+        """Whether a job that another process had when its turn came can be begun now."""
+        if self._takes_jobs:
+            self._board.take_up_elsewhere()
+            self._fill_slots()
+        return bool(self._running)
+
+    def _begin(self, task, slot):
+        try:
+            self._running[slot] = Attempt(task, slot, self._sweeper)
+            self._board.began(task, slot.name)
+        except FolderInUseError:
+            self._board.taken_elsewhere(task)
+        except NothingToDoError as found:
+            self._board.ended_elsewhere(task, found.record)
+        except UserError as error:
+            self._board.unusable(task, error)
+        except OSError as error:
+            self._give_up(task, error)
+
+    def _reap(self):
+        for slot, attempt in list(self._running.items()):
+            if attempt.ended():
+                del self._running[slot]
+                try:
+                    self._board.ended(attempt.task, slot.name, attempt.finish())
+                except (UserError, OSError) as error:
+                    self._give_up(attempt.task, error)
+
+    def _give_up(self, task, error):
+        """The machine or its disk is in trouble, so that the next job would fare no better."""
+        self._takes_jobs = False
+        self._status = EXIT_USER_ERROR
+        self._board.put_back(task)
+        text = f"error: {task.folder.path}: {error}. No more jobs are started."
+        self._view.event(text, logging.ERROR)
+
+
+class Signals:
+    """SIGINT, SIGTERM, and the end of a child, as something to wait for.
+
+    Attributes:
+        stops: how many SIGINT and SIGTERM have come.
+    """
+
+    def __init__(self):
+        self.stops = 0
+
+    def __enter__(self):
+        self._reading, writing = os.pipe()
+        for end in (self._reading, writing):
+            os.set_blocking(end, False)
+        self._writing = writing
+        self._wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        handlers = {
+            signal.SIGINT: self._count,
+            signal.SIGTERM: self._count,
+            signal.SIGCHLD: lambda *_: None,  # that it comes is all that matters
+        }
+        self._handlers = {number: signal.signal(number, h) for number, h in handlers.items()}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def _count(self, number, frame):
+        del number, frame
+        self.stops += 1
+
+    def wait(self, seconds):
+        """Waits until a signal has come since the last call, at most so long."""
+        select.select([self._reading], [], [], seconds)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reading, 4096)

@@ -1,0 +1,139 @@
+"""Where each job of a sweep stands, as its folder tells."""
+
+import contextlib
+import csv
+import dataclasses
+import os
+from collections import Counter
+from dataclasses import dataclass
+
+from common.errors import UserError
+from common.results.progress import read_progress
+
+# In the order in which they are counted. "lost": an attempt ended without a word, see `RunFolder`.
+STATES = ("done", "running", "failed", "interrupted", "lost", "queued", "unusable")
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """Where a job stands; what is not known is None.
+
+    Attributes:
+        name: the job's, that of its folder.
+        state: one of `STATES`.
+        progress: its `Progress`.
+        fid: the latest FID in its table.
+        where: host and device of the latest attempt.
+        exit_code: of the latest attempt.
+        reason: a line that says why it failed, or why the folder cannot be used.
+        attempts: how many there were.
+    """
+
+    name: str
+    state: str
+    progress: object = None
+    fid: float | None = None
+    where: str | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    attempts: int = 0
+
+
+def read_status(name, folder):
+    """The `JobStatus` of a job by its `RunFolder`."""
+    try:
+        record = folder.record
+    except UserError as error:
+        return JobStatus(name, "unusable", reason=str(error))
+    if record is None:
+        return JobStatus(name, "running" if folder.is_in_use else "queued")
+    state = record["state"]
+    if state == "running" and not folder.is_in_use:
+        state = "lost"
+    where = [str(record[key]) for key in ("host", "device") if record.get(key) is not None]
+    known = {key: record.get(key) for key in ("exit_code", "reason")}
+    return JobStatus(
+        name,
+        state,
+        progress=read_progress(folder.progress_path),
+        fid=last_fid(folder.metrics_path),
+        where=":".join(where) or None,
+        attempts=record.get("attempts", 0),
+        **known,
+    )
+
+
+def last_fid(path):
+    """The last value of the table's FID column, which a network's prefix may precede, or None."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        column = next(i for i, name in enumerate(rows[0]) if name.split("_")[-1] == "fid")
+        return float(rows[-1][column])
+    except (OSError, ValueError, IndexError, StopIteration, csv.Error):
+        return None
+
+
+def print_table(statuses, stream):
+    """Prints a line for each job, why some failed, and how many are in each state."""
+    header = ("state", "iteration", "left", "FID", "exit", "tries", "where", "job")
+    rows = [header, *(_row(status) for status in statuses)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip(), file=stream)
+    for status in statuses:
+        if status.reason:
+            print(f"{status.name}: {status.reason}", file=stream)
+    print(describe_counts(status.state for status in statuses), file=stream)
+
+
+@contextlib.contextmanager
+def to_reader(stream):
+    """For printing to a standard stream: a reader that goes away, as `| head` does, is no error."""
+    try:
+        yield
+        stream.flush()
+    except BrokenPipeError:  # Python's exit would flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _row(status):
+    progress = status.progress
+    left = progress and status.state == "running" and progress.seconds_left
+    return (
+        status.state,
+        f"{progress.iteration:,}/{progress.iterations:,}" if progress else "-",
+        format_seconds(left) if left else "-",
+        "-" if status.fid is None else f"{status.fid:.2f}",
+        "-" if status.exit_code is None else str(status.exit_code),
+        str(status.attempts),
+        status.where or "-",
+        status.name,
+    )
+
+
+def describe_counts(states):
+    """`450 jobs: 440 done, 2 running, 8 queued`."""
+    counts = Counter(states)
+    known = [state for state in STATES if counts[state]]
+    others = [state for state in counts if state not in STATES]
+    parts = ", ".join(f"{counts[state]} {state}" for state in (*known, *others))
+    total = counts.total()
+    return f"{total} job{'s' if total != 1 else ''}: {parts}"
+
+
+def format_seconds(seconds):
+    """`H:MM:SS`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def short_names(jobs):
+    """`{name: what tells the job from the others}`, such as `run-3,scale-1.2`."""
+    settings = [dataclasses.asdict(job.settings) for job in jobs]
+    keys = [key for key in settings[0] if len({values[key] for values in settings}) > 1]
+    return {
+        job.folder: ",".join(f"{key}-{values[key]}" for key in sorted(keys)) or job.folder
+        for job, values in zip(jobs, settings, strict=True)
+    }
