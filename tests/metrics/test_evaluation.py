@@ -294,7 +294,7 @@ def test_real_statistics_are_reused(tmp_path):
         {"run_seed": 1},
         {"fid_real": 29},
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
 def test_real_statistics_depend_on_everything(tmp_path, change):
     make_evaluator(tmp_path).prepare()
@@ -342,7 +342,7 @@ def test_record_is_json(tmp_path):
         ({"source": make_source(1)}, "1 image"),
         ({"source": make_source(shape=(SIZE, SIZE, 1))}, "3 colours"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
 def test_senseless_choices(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
