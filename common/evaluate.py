@@ -120,7 +120,7 @@ def _evaluate_run(values):
     if not names:
         raise UserError("--metrics=none: there is nothing to add to the run's table")
     options = RunOptions(
-        data_dir=Path(values.data_dir or Path(values.run).absolute().parents[1] / "data"),
+        data_dir=Path(values.data_dir or Path(values.run).absolute().parent.parent / "data"),
         data_route=values.data_route,
         metrics=names,
         feature_network=values.feature_network or network,

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from common.data import ImageSource
 from common.errors import UserError
-from common.metrics.evaluation import METRICS, Evaluation, check_samples
+from common.metrics.evaluation import METRICS, Evaluation, check_counts, check_samples
 from common.metrics.feature_network import FeatureNetwork
 from common.metrics.feature_sets import FeatureBuffer, FeatureComparisons
 from common.metrics.frechet import (
@@ -100,9 +100,14 @@ class SetComparison:
                 f"{'nothing' if reference is None else 'stored statistics'}; name a second set "
                 f"of images, or choose some of {', '.join(available_metrics(reference))}"
             )
-        distances = [name for name in self._metrics if name != "is"]
-        real = self._embed_reference(reference) if distances else None
         score = [self._build_score(samples)] if "is" in self._metrics else []
+        distances = [name for name in self._metrics if name != "is"]
+        if distances and isinstance(reference, ImageSource):
+            fake_count = _at_most(self._protocol.fid_samples, len(samples))
+            real_count = _at_most(self._protocol.real_images, len(reference))
+            for name in distances:
+                check_counts(METRICS[name], fake_count, real_count)
+        real = self._embed_reference(reference) if distances else None
         others = self._build_distances(samples, real, distances) if distances else []
         self._feed(samples, score, others)
         values: dict[str, float] = {}

@@ -202,7 +202,7 @@ class Evaluator:
         _check_choices(metrics, source, least)
         self._declarations = [METRICS[name] for name in METRICS if name in metrics]
         for declaration in self._declarations:
-            _check_counts(declaration, fid_samples, min(fid_real, len(source)))
+            check_counts(declaration, fid_samples, min(fid_real, len(source)))
         self.network = network
         self._embed = embed or network
         self.source = source
@@ -389,9 +389,14 @@ def _check_choices(metrics: Sequence[str], source: ImageSource, least: Mapping) 
             raise UserError(f"{name} is {value}; it must be at least {minimum}")
 
 
-def _check_counts(declaration: MetricDeclaration, samples: int, real: int) -> None:
+def check_counts(declaration: MetricDeclaration, samples: int, real: int) -> None:
+    """Refuses to compare too few images.
+
+    Raises:
+        UserError: There are fewer samples or real images than the metric is defined for.
+    """
     if declaration.uses_real_images and min(samples, real) < declaration.least:
         raise UserError(
             f"{', '.join(declaration.columns)} of {samples} samples and {real} real images: "
-            f"at least {declaration.least} of each are needed (fid_samples, fid_real)"
+            f"at least {declaration.least} of each are needed (in a run: fid_samples, fid_real)"
         )

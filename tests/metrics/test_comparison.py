@@ -188,6 +188,21 @@ def test_what_cannot_be_compared(network, metrics, reference, message):
         SetComparison(network, "bsn", metrics).evaluate(fakes(), reference)
 
 
+class Unread(ArraySource):
+    def read(self, indices):
+        raise AssertionError("read although too few")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "count", "message"),
+    [(["prdc"], 5, "at least 6"), (["fid"], 1, "at least 2"), (["kid"], 1, "at least 2")],
+)
+def test_too_few_images_are_found_before_they_are_read(network, metrics, count, message):
+    few = Unread("few", "array", REAL[:count], {})
+    with pytest.raises(UserError, match=message):
+        SetComparison(network, "bsn", metrics).evaluate(fakes(), few)
+
+
 def test_digits_know_one_protocol():
     digits = DigitsNetwork(model_weights(build_classifier()), {})
     values = SetComparison(digits, "bsn", ["is"]).evaluate(fakes()).values
