@@ -6,16 +6,20 @@ One JSON line for the engine: seconds per iteration, images per second (real and
 discriminator and generator steps), peak memory, GFLOP of the arithmetic that an iteration cannot do
 without, and the share of the machine's own rate at it, measured in turn in the same process. With
 `--against straightforward`, a line for a plain TensorFlow 2 step (separate passes, the generator
-run twice, slopes by extra passes), in turn with the others, and the ratio.
+run twice, slopes by extra passes), in turn with the others, and the ratio; with `--against
+no_summaries`, the same for the engine itself without summaries.
 """
 
 import argparse
+import dataclasses
+import tempfile
 
 import keras
 import tensorflow as tf
 
 from common.configuration.settings import make_settings
 from common.networks import NETWORKS
+from common.results.events import EventLog
 from common.training.batches import BatchPipeline
 from common.training.iterations import CompiledIterations
 from common.training.run import build_step, set_precision
@@ -42,9 +46,10 @@ def main():
     functions["engine"]()
     peak["engine"] = peak_rss_bytes()
     if arguments.against:
-        functions["straightforward"] = _straightforward(step, pipeline, settings, arguments)
-        functions["straightforward"]()
-        peak["straightforward"] = peak_rss_bytes()
+        other = {"straightforward": _straightforward, "no_summaries": _without_summaries}
+        functions[arguments.against] = other[arguments.against](step, pipeline, settings)
+        functions[arguments.against]()
+        peak[arguments.against] = peak_rss_bytes()
     work = WorkFunctions(iteration_work(step, settings, with_summaries=arguments.summaries))
     functions["convolutions"] = work
     seconds = alternate(functions, arguments.steps)
@@ -62,7 +67,7 @@ def _parse():
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--summaries", choices=["on", "off"], default="on")
     parser.add_argument("--steps", type=int, default=10, help="number of timed iterations")
-    parser.add_argument("--against", choices=["straightforward"])
+    parser.add_argument("--against", choices=["straightforward", "no_summaries"])
     arguments = parser.parse_args()
     arguments.summaries = arguments.summaries == "on"
     if arguments.batch_size is None:
@@ -92,6 +97,7 @@ def _settings(variant, arguments):
 
 
 def _engine(step, pipeline, settings):
+    """One iteration as the trainer runs it, its summaries being written if they are due."""
     iterations = CompiledIterations(
         tf.distribute.get_strategy(),
         step,
@@ -100,10 +106,22 @@ def _engine(step, pipeline, settings):
         0,
         summary_freq=settings.summary_freq,
     )
-    return lambda: iterations.run(1)
+    events = EventLog(tempfile.mkdtemp())
+
+    def run():
+        (scalars,) = iterations.run(1)
+        if settings.summary_freq == 1:
+            events.write(0, scalars, 0.0)
+            events.flush()
+
+    return run
 
 
-def _straightforward(step, pipeline, settings, arguments):
+def _without_summaries(step, pipeline, settings):
+    return _engine(step, pipeline, dataclasses.replace(settings, summary_freq=10**9))
+
+
+def _straightforward(step, pipeline, settings):
     models = [plain_copy(model) for model in (step.generator, step.discriminator)]
     plain = StraightforwardStep(step.variant, *models, settings)
     batches = iter(pipeline.discriminator_batches(0))
@@ -113,7 +131,7 @@ def _straightforward(step, pipeline, settings, arguments):
     def iterate(d_batches, g_latents):
         for batch in d_batches:
             last = batch is d_batches[-1]
-            measured = plain.discriminator_step(batch, measure=last and arguments.summaries)
+            measured = plain.discriminator_step(batch, measure=last and settings.summary_freq == 1)
         measured["loss/g"] = plain.generator_step(g_latents)
         return measured
 
@@ -148,8 +166,9 @@ def _report(arguments, settings, work, seconds, peak):
             share_of_convolution_rate=limit / medians[name],
         )
     if arguments.against:
-        pairs = zip(seconds["straightforward"], seconds["engine"], strict=True)
-        print_line(straightforward_over_engine=spread([theirs / ours for theirs, ours in pairs]))
+        pairs = zip(seconds[arguments.against], seconds["engine"], strict=True)
+        ratios = spread([theirs / ours for theirs, ours in pairs])
+        print_line(**{f"{arguments.against}_over_engine": ratios})
 
 
 if __name__ == "__main__":
