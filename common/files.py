@@ -28,7 +28,8 @@ def atomic_write(path, mode="w", *, durable=True):
                 os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -6,7 +6,6 @@ import logging
 import os
 import struct
 import tokenize
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -121,15 +121,11 @@ def write_arrays(path: Path, key: Mapping[str, Any], arrays: Mapping[str, np.nda
         UserError: The file cannot be written.
     """
     entries = {_KEY: np.array(canonical_json(key)), _DIGEST: np.array(content_digest(arrays))}
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with aside.open("wb") as file:
+        with atomic_write(path, "wb") as file:
             np.savez(file, **arrays, **entries)
-        aside.replace(path)
     except OSError as error:
         raise UserError(f"cannot write the cached file {path}: {error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def read_arrays(path: Path, key: Mapping[str, Any]) -> Arrays:
