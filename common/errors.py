@@ -19,3 +19,14 @@ class UserError(Exception):
             half = self._LONGEST // 2
             text = f"{text[:half]} ... {text[-half:]}"
         return text
+
+
+def shown(value):
+    """A value as a message shows it: its `repr`, if it has one.
+
+    Python refuses that of integers of thousands of digits and of too deep a nesting.
+    """
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return f"<{type(value).__name__}, too large to show>"

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from common.errors import UserError
+from common.errors import UserError, shown
 
 _REQUIRED = object()
 
@@ -166,13 +166,15 @@ def check_value(name, value):
 def _coerce(name, wanted, value):
     accepted = (int, float) if wanted is float else wanted
     if not isinstance(value, accepted) or isinstance(value, bool) != (wanted is bool):
-        raise UserError(f"{name}={value!r}: a value of type {wanted.__name__} is needed.")
+        raise UserError(f"{name}={shown(value)}: a value of type {wanted.__name__} is needed.")
     try:
         value = wanted(value)
     except OverflowError:  # an integer beyond the floats
         value = math.inf
     if wanted is float and not math.isfinite(value):
-        raise UserError(f"{name}={value!r}: the value must be finite.")
+        raise UserError(f"{name}={shown(value)}: the value must be finite.")
+    if wanted is int and abs(value) >= 2**63:  # TensorFlow's and TensorBoard's integers end there
+        raise UserError(f"{name}={shown(value)}: the value must be below 2**63.")
     return value
 
 
@@ -185,7 +187,7 @@ def _check_range(name, value, checks):
     )
     for rule, holds, words in rules:
         if rule in checks and not holds(checks[rule]):
-            raise UserError(f"{name}={value!r}: the value must be {words} {checks[rule]}.")
+            raise UserError(f"{name}={shown(value)}: the value must be {words} {checks[rule]}.")
 
 
 def parse_value(name, text):

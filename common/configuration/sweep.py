@@ -6,6 +6,7 @@ blocks `{key: [values]}`. Within a block all values are combined; the blocks are
 
 import dataclasses
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from common.configuration.settings import (
     parse_text,
     parse_value,
 )
-from common.errors import UserError
+from common.errors import UserError, shown
 
+_MAX_COMBINATIONS = 1_000_000  # of a block; the paper's largest has 190
 _LONGEST_FILE_NAME = 255  # bytes, on all common file systems
 
 
@@ -160,14 +162,14 @@ def _scheduler_config(values):
             raise UserError(f"unknown scheduler_config key {name!r}. Known: {', '.join(fields)}.")
         if type(value) is not fields[name].type:  # not isinstance: True is no number of characters
             wanted = fields[name].type.__name__
-            raise UserError(f"scheduler_config {name}={value!r}: a {wanted} is needed.")
+            raise UserError(f"scheduler_config {name}={shown(value)}: a {wanted} is needed.")
     if "gpu" not in values:
         raise UserError('scheduler_config lacks "gpu", the list of device ids.')
     scheduler = SchedulerConfig(**values)
     for name, (holds, wanted) in _SCHEDULER_RULES.items():
         value = getattr(scheduler, name)
         if not holds(value):
-            raise UserError(f"scheduler_config {name}={value!r}: {wanted} is needed.")
+            raise UserError(f"scheduler_config {name}={shown(value)}: {wanted} is needed.")
     return scheduler
 
 
@@ -241,9 +243,20 @@ def _combinations(blocks, overrides):
             if not isinstance(values, (list, tuple, range)):
                 raise UserError(f"config.py: test_config[{index}][{name!r}] must be a list.")
         fixed = {key: [overrides[key]] if key in overrides else block[key] for key in block}
+        if math.prod(map(_length, fixed.values())) > _MAX_COMBINATIONS:
+            raise UserError(
+                f"config.py: test_config[{index}] has more than {_MAX_COMBINATIONS:,} combinations."
+            )
         for values in itertools.product(*fixed.values()):
             combinations.append(dict(zip(fixed, values, strict=True)))
     return combinations
+
+
+def _length(values):
+    try:
+        return len(values)
+    except OverflowError:  # of a range
+        return math.inf
 
 
 def _refuse_shared_folders(jobs):

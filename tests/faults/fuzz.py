@@ -65,25 +65,25 @@ def fuzz(name, inputs, seed=0, first=0):
     number = first
     while number < first + inputs:
         for outcome in _outcomes(name, range(number, first + inputs), seed):
-            _count(result, **outcome)
+            _count(result, outcome)
             number += 1
     return result
 
 
-def _count(result, number, kind, seconds, memory, reason=""):
+def _count(result, outcome):
     result["inputs"] += 1
-    result[kind] += 1
-    if kind == "failures" and len(result["first_failures"]) < _SHOWN:
-        result["first_failures"].append({"number": number, "reason": reason})
-    result["slowest_seconds"] = max(result["slowest_seconds"], round(seconds, 2))
-    result["peak_megabytes"] = max(result["peak_megabytes"], memory // 2**20)
+    result[outcome["kind"]] += 1
+    if outcome["kind"] == "failures" and len(result["first_failures"]) < _SHOWN:
+        result["first_failures"].append({key: outcome[key] for key in ("number", "reason")})
+    result["slowest_seconds"] = max(result["slowest_seconds"], round(outcome["seconds"], 2))
+    result["peak_megabytes"] = max(result["peak_megabytes"], outcome["memory"] // 2**20)
 
 
 def _outcomes(name, numbers, seed):
     """Feeds the inputs in a new process, up to the last one or to the one that it does not survive.
 
     Yields:
-        The arguments of `_count` for each.
+        `_Watch.outcome` of each, with its `number`.
     """
     ours, theirs = _PROCESSES.Pipe()
     with tempfile.TemporaryDirectory() as root:
@@ -104,8 +104,8 @@ def _outcomes(name, numbers, seed):
             reason = str(error) or f"the process ended with {process.exitcode}"
             if number is None:
                 raise RuntimeError(f"{name}: valid input cannot be read: {reason}") from error
-            seconds = time.monotonic() - began
-            yield dict(number=number, kind="failures", seconds=seconds, memory=0, reason=reason)
+            failure = {"kind": "failures", "seconds": time.monotonic() - began, "memory": 0}
+            yield {"number": number, **failure, "reason": reason}
         finally:
             process.kill()
             process.join()
@@ -116,7 +116,7 @@ class _Hang(BaseException):
 
 
 def _feed_all(pipe, root, name, numbers, seed):
-    """Feeds inputs, one after another, and sends what comes of each. The process's main function."""
+    """Feeds inputs, one after another, and sends what comes of each; a process's main function."""
     from tests.faults.parsers import PARSERS  # noqa: PLC0415
 
     watch = _Watch(Path(root))
@@ -167,7 +167,7 @@ class _Watch:
         signal.signal(signal.SIGALRM, self._interrupt)
 
     def outcome(self, feed, spoiler):
-        """Feeds one input; returns `kind`, `seconds`, `memory` in bytes and, of failures, `reason`."""
+        """Feeds one input; returns `kind`, `seconds`, `memory` in bytes, a failure's `reason`."""
         self._box.mkdir()
         before = _reset_peak()
         self._offences, began = [], time.monotonic()

@@ -40,13 +40,14 @@ from common.metrics.inception import MEMBER_NAME, open_inception
 from common.metrics.torch_weights import read_state_dict
 from common.preparation.members import TarMember, decode_members
 from common.preparation.program import main as preprocess
+from common.results.events import EventLog
 from common.results.metrics_table import MetricsTable
 from common.results.run_folder import RunFolder
 from common.results.times import drop_times_after, training_seconds
 from common.training.checkpoints import Checkpoints
 from common.training.devices import is_chief
 from common.training.trained_run import TrainedRun, recorded_metrics
-from tests.configuration.variants import NO_GAMMA, RESNET, RESNET_JOB, config_of
+from tests.configuration.variants import GLOBAL, NO_GAMMA, RESNET, RESNET_JOB, config_of
 from tests.data import archives
 from tests.faults import table_files
 from tests.metrics import torch_files
@@ -54,7 +55,6 @@ from tests.metrics.graphs import small_inception
 from tests.preparation import archives as pictures
 from tests.preparation.scripts import load
 from tests.training.small import small_settings
-
 
 # CIFAR10
 
@@ -129,7 +129,8 @@ def celeba(box, spoiler):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(2):
-            name = spoiler.text(pictures.celeba_name(number)).encode(errors="replace").decode()
+            folder, _, name = spoiler.text(pictures.celeba_name(number)).partition("/")
+            name = f"{_as_name(folder)}/{_as_name(name)}".encode(errors="replace").decode()
             archive.writestr(name, spoiler.data(_jpeg(218, 178)))
     _prepare("CelebA", box, spoiler.data(file.getvalue()), 2)
 
@@ -362,10 +363,14 @@ def checkpoint_index(box, spoiler):
 
 def checkpoint_progress(box, spoiler):
     """What a checkpoint says of the run's progress."""
-    text = spoiler.document(json.dumps({"global_id": 7, "written": {"events": {"file": 9}}}))
+    events = {"events.out.tfevents.1": 9}
+    text = spoiler.document(json.dumps({"global_id": 7, "written": {"events": events}}))
     progress = tf.Variable(text, dtype=tf.string)
     tf.train.Checkpoint(progress=progress, **_checkpoint()[0]).write(str(box / "model-7"))
-    _restore(box)
+    for name in [*events, "events.out.tfevents.2"]:
+        (box / name).write_bytes(bytes(20))
+    _, written = _restore(box)
+    EventLog(box).rewind(written.get("events", {}))
 
 
 def checkpoint_names(box, spoiler):
@@ -379,7 +384,7 @@ def checkpoint_names(box, spoiler):
 
 def _restore(folder):
     trackables, _ = _checkpoint()
-    Checkpoints(folder, **trackables).restore()
+    return Checkpoints(folder, **trackables).restore()
 
 
 @functools.cache
@@ -427,8 +432,9 @@ def metrics_table(box, spoiler):
 
 def times(box, spoiler):
     """`time.txt`."""
-    lines = [f"iter {i} {e}: 2026-01-02 03:04:0{i}.000000" for i in (0, 9) for e in ("starts", "ends")]
-    (box / "time.txt").write_bytes(spoiler.document("\n".join(lines) + "\n"))
+    lines = [f"iter {i} {{}}: 2026-01-02 03:04:0{i}.000000\n" for i in (0, 9)]
+    text = "".join(line.format(event) for line in lines for event in ("starts", "ends"))
+    (box / "time.txt").write_bytes(spoiler.document(text))
     training_seconds(box / "time.txt")
     drop_times_after(box / "time.txt", 5)
 
@@ -446,8 +452,9 @@ def resnet_configuration(box, spoiler):
     """`config.py` of a ResNet, with all that the scheduler knows."""
     scheduler = {"gpu": [["0", "1"]], "log_file": "w.log", "force_rerun": False}
     scheduler |= {"result_root_folder": "r", "ignored_keys_for_folder_name": ["run"]}
-    blocks = [{key: [value] for key, value in RESNET_JOB.items()}]
-    config = {"scheduler_config": scheduler, "global_config": {}, "test_config": blocks}
+    shared = {key: value for key, value in RESNET_JOB.items() if key in GLOBAL}
+    swept = {key: [value] for key, value in RESNET_JOB.items() if key not in GLOBAL}
+    config = {"scheduler_config": scheduler, "global_config": shared, "test_config": [swept]}
     _end(command_line.main, RESNET, spoiler.value(config), box, ["main.py", "--dry_run"])
 
 
@@ -469,7 +476,8 @@ def options(box, spoiler):
 def hostile_evaluate_options(box, spoiler):
     """The command line of `python -m common.evaluate`, of a set that is not there."""
     texts = ["--metrics=is", "--protocol=bsn", "--seed", "7", "--samples=9", "--batch_size=2"]
-    _end(evaluate.main, ["evaluate", *map(spoiler.text, texts), str(box / "none.zip")])
+    texts = [t for t in map(spoiler.text, texts) if not os.path.exists(t)]  # "/" is a large set
+    _end(evaluate.main, ["evaluate", *texts, str(box / "none.zip")])
 
 
 def hostile_prepare_options(box, spoiler):
@@ -603,7 +611,8 @@ def _picture_files(spoiler):
 
 def _as_name(text):
     """A text as the name of a file."""
-    return text.replace("/", "_").replace("\0", "_")[:100] or "_"
+    name = text.replace("/", "_").replace("\0", "_")[:100]
+    return "_" if name in ("", ".", "..") else name
 
 
 @functools.cache

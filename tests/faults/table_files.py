@@ -4,6 +4,8 @@ The format is LevelDB's table: blocks, each with a byte for its compression and 
 and a footer of 48 bytes that says where the last two blocks, of which one lists the others, lie.
 """
 
+import itertools
+
 _TRAILER = 5  # bytes behind a block
 _FOOTER = 48
 
@@ -15,7 +17,7 @@ def split_blocks(data):
     _, rest = _varint(rest)
     index_start, _ = _varint(rest)
     ends = [0, meta_start, index_start, len(data) - _FOOTER]
-    blocks = [data[a : b - _TRAILER] for a, b in zip(ends, ends[1:], strict=False)]
+    blocks = [data[a : b - _TRAILER] for a, b in itertools.pairwise(ends)]
     return blocks, footer
 
 
