@@ -141,6 +141,13 @@ def _is_file_name(text):
     return text.isprintable() and "/" not in text and text not in ("", ".", "..")
 
 
+def _is_path(text):
+    """Whether a file system can have the path, with a job's folder and its files below it."""
+    parts = [part.encode(errors="replace") for part in Path(text).parts]
+    short = all(len(part) <= _LONGEST_FILE_NAME for part in parts) and sum(map(len, parts)) < 2048
+    return short and "\0" not in text
+
+
 def _sections(config):
     known = {"scheduler_config": dict, "global_config": dict, "test_config": list}
     if not isinstance(config, dict):
@@ -187,7 +194,12 @@ _SCHEDULER_RULES = {
         lambda gpus: gpus and all(_are_devices([gpu]) or _are_devices(gpu) for gpu in gpus),
         'a list of ids like "0", or of lists of them,',
     ),
-    "log_file": (_is_file_name, "a file name without a folder"),
+    "log_file": (
+        lambda name: _is_file_name(name) and _is_path(name),
+        "a file name without a folder",
+    ),
+    "result_root_folder": (_is_path, "a path that is not too long"),
+    "scheduler_log_file_path": (_is_path, "a path that is not too long"),
     "config_string_value_maxlen": (lambda length: length > 0, "a positive number"),
     "ignored_keys_for_folder_name": (_are_strings, "a list of strings"),
     "ignored_characters_for_folder_name": (_are_strings, "a list of strings"),

@@ -201,7 +201,7 @@ class _Watch:
         if event in self._FORBIDDEN:
             self._offences.append(f"{event}{arguments!r}"[:200])
         elif event in self._CHANGES or (event == "open" and arguments[2] & _WRITING):
-            folder = "" if event == "open" else _folder_of(arguments[-1])
+            folder = "" if event in ("open", "os.truncate") else _folder_of(arguments[-1])
             for path in arguments[: 2 if event in ("os.rename", "os.link") else 1]:
                 if isinstance(path, str | bytes | os.PathLike):
                     self._check_change(event, os.path.join(folder, os.fsdecode(path)))
