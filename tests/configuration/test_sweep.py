@@ -154,6 +154,10 @@ def test_a_wrong_swept_value_is_refused(value):
         ("log_file", ".."),
         ("log_file", "logs/worker.log"),
         ("log_file", 3),
+        ("log_file", "x" * 256),
+        ("result_root_folder", "results/" + "x" * 256),
+        ("result_root_folder", "x/" * 2048),
+        ("scheduler_log_file_path", "a\0b"),
         ("force_rerun", "yes"),
         ("force_rerun", 1),
         ("config_string_value_maxlen", 0),
@@ -444,3 +448,20 @@ def test_any_sweep_has_each_job_once_and_counts_all(blocks):
     ]
     assert sweep.count == len(expected)
     assert sorted(job.folder for job in sweep.jobs) == sorted(set(expected))
+
+
+@pytest.mark.parametrize(
+    "runs", [range(1_000_001), range(10**30), [0] * 1001], ids=["million", "endless", "product"]
+)
+def test_too_many_combinations_are_refused_before_they_are_made(runs):
+    with pytest.raises(UserError, match=r"test_config\[0\] has more than 1,000,000 combinations"):
+        expand(NO_GAMMA, config_of({"run": runs, "n_dis": [1] * 1001}))
+
+
+@pytest.mark.parametrize("key", ["gpu", "force_rerun", "config_string_value_maxlen"])
+def test_a_scheduler_value_that_cannot_even_be_shown_is_refused(key):
+    value = [10**5000] if key == "gpu" else 10**5000
+    if key == "config_string_value_maxlen":
+        value = -value
+    with pytest.raises(UserError, match="too large to show"):
+        expand(NO_GAMMA, config_of(scheduler={key: value}))
