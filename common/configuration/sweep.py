@@ -190,11 +190,14 @@ def _scheduler_config(values):
 def _device_text(entry):
     """An entry of `gpu` with its numbers as texts, 0 and "00" as "0"."""
     if isinstance(entry, (list, tuple)):
-        return [_device_text(device) for device in entry]
-    is_number = type(entry) is int or (
-        isinstance(entry, str) and re.fullmatch("[0-9]{1,9}", entry) is not None
-    )
-    return str(int(entry)) if is_number else entry
+        return [_number_text(device) for device in entry]
+    return _number_text(entry)
+
+
+def _number_text(device):
+    if isinstance(device, str) and re.fullmatch("[0-9]{1,9}", device):
+        device = int(device)
+    return str(device) if type(device) is int and abs(device) < 10**9 else device
 
 
 def _refuse_shared_devices(scheduler):
