@@ -28,6 +28,7 @@ _SAMPLE_KEYS = ("arr_0", "images", "samples")
 _READ_ERRORS = (
     *(OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, SyntaxError),
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, OverflowError),
+    IndexError,  # by zipfile, of a member without a name
     *(UnidentifiedImageError, Image.DecompressionBombError),
 )
 

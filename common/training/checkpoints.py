@@ -137,7 +137,7 @@ def iteration_of(checkpoint):
 
 def _newest_first(folder):
     """Paths of a folder's checkpoints, without suffix."""
-    paths = [path.with_suffix("") for path in folder.glob("model-*") if _NAME.match(path.name)]
+    paths = [path.with_suffix("") for path in folder.glob("model-*") if _NAME.fullmatch(path.name)]
     return sorted(paths, key=iteration_of, reverse=True)
 
 

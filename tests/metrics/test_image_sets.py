@@ -135,6 +135,12 @@ def text_members(path):
             archive.writestr(f"{name}.npy", b"text")
 
 
+def nameless(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"")
+        archive.infolist()[0].filename = ""  # in the directory, which is written last
+
+
 def huge_shape(path):
     header = io.BytesIO()
     shape = {"descr": "<f8", "fortran_order": False, "shape": (2**70,)}
@@ -163,6 +169,7 @@ REFUSED = {
     "large": (large, "more than 89,478,485 pixels"),
     "postscript": (postscript, "cannot identify image file"),
     "members.npz": (text_members, "mu in it is not an array"),
+    "nameless.zip": (nameless, "not a readable zip archive"),
     "huge.npz": (huge_shape, "not a readable .npz file"),
     "wrapping.npy": (wrapping_shape, "truncated"),
     "bomb.npz": (

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
 from common.training.checkpoint_index import check_index
+from common.training.checkpoints import list_checkpoints
 from tests.faults.table_files import join_blocks, split_blocks
 
 
@@ -88,3 +89,9 @@ def test_the_same_index_with_sense_in_it_is_accepted_by_tensorflow_too(tmp_path)
 def test_blocks_are_split_and_joined_to_the_same_bytes(checkpoint):
     data = Path(f"{checkpoint}.index").read_bytes()
     assert join_blocks(*split_blocks(data)) == data
+
+
+def test_files_of_similar_names_are_no_checkpoints(tmp_path):
+    for name in ("model-9.index.copy", "model-9.index~", "model-x.index", "model-9.index"):
+        (tmp_path / name).touch()
+    assert list_checkpoints(tmp_path) == [tmp_path / "model-9"]
