@@ -5,6 +5,9 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+_UMASK = os.umask(0)  # read once: there is no way but to set it
+os.umask(_UMASK)
+
 
 @contextmanager
 def atomic_write(path, mode="w", *, durable=True):
@@ -26,7 +29,7 @@ def atomic_write(path, mode="w", *, durable=True):
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
         if durable:
             sync(path.parent)
@@ -42,9 +45,3 @@ def sync(path):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

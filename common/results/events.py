@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import socket
 import time
@@ -10,6 +11,10 @@ from pathlib import Path
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+
+from common.files import sync
+
+_LOG = logging.getLogger(__name__)
 
 
 class EventLog:
@@ -25,6 +30,7 @@ class EventLog:
     def __init__(self, folder):
         self._folder = Path(folder)
         self._writer = None
+        self._path = None
 
     def rewind(self, sizes):
         """Takes back what was written after a checkpoint; before this process has written.
@@ -32,15 +38,21 @@ class EventLog:
         Args:
             sizes: `{file name: bytes}` as `sizes()` returned them at the checkpoint.
         """
-        for path in self._folder.glob("events.out.tfevents.*"):
-            if path.name not in sizes:
+        found = {path.name: path for path in self._folder.glob("events.out.tfevents.*")}
+        for name, path in found.items():
+            if name not in sizes:
                 path.unlink()
-            elif path.stat().st_size > sizes[path.name]:
-                os.truncate(path, sizes[path.name])
+            elif path.stat().st_size > sizes[name]:
+                os.truncate(path, sizes[name])
+        for name, size in sizes.items():
+            if name not in found or found[name].stat().st_size < size:
+                _LOG.warning("%s lacks scalars that were written to it", self._folder / name)
 
     def sizes(self):
         """`{file name: bytes}` of the event files, everything written so far being on disk."""
         self.flush()
+        if self._path is not None:
+            sync(self._path)
         return {p.name: p.stat().st_size for p in self._folder.glob("events.out.tfevents.*")}
 
     def write(self, global_id, scalars, wall_time):
@@ -71,8 +83,9 @@ class EventLog:
 
     def _open(self, wall_time):
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._path = self._new_path()
         with _os_errors():
-            self._writer = tf.io.TFRecordWriter(self._new_path())
+            self._writer = tf.io.TFRecordWriter(self._path)
         self._add(Event(wall_time=wall_time, file_version="brain.Event:2"))
 
     def _add(self, event):

@@ -42,11 +42,14 @@ class Checkpoints:
     Args:
         folder: the run's checkpoint folder.
         restore_from: the folder to restore from, by default the same.
+        is_due: `f(global_id) -> bool`, whether the schedule asks for a checkpoint. One that it does
+            not ask for, made because the run had to stop, goes when the next one is written.
         **trackables: models and optimisers, by name.
     """
 
-    def __init__(self, folder, restore_from=None, **trackables):
+    def __init__(self, folder, restore_from=None, is_due=lambda global_id: True, **trackables):
         self._folder = Path(folder)
+        self._is_due = is_due
         self._restore_from = Path(restore_from or folder)
         self._progress = tf.Variable("", dtype=tf.string, trainable=False, name="progress")
         self._checkpoint = tf.train.Checkpoint(progress=self._progress, **trackables)
@@ -71,19 +74,32 @@ class Checkpoints:
         folder = self._folder / f"global_id-{global_id}" if permanent else self._folder
         try:
             self._write(folder, f"model-{global_id}")
-            if not permanent:
-                for old in _newest_first(folder)[KEPT:]:
-                    _remove(old)
             _write_state(folder)
+            if not permanent:
+                self._remove_old()
+                _write_state(folder)
         except (OSError, tf.errors.OpError) as error:
             raise UserError(
                 f"{folder}: checkpoint {global_id} cannot be written ({_first_line(error)}). Those "
                 "before it are intact: mend the cause, and the same command goes on."
             ) from error
 
+    def has(self, global_id, *, permanent=False):
+        """Whether there is such a checkpoint in the folder to restore from."""
+        folder = self._restore_from / f"global_id-{global_id}" if permanent else self._restore_from
+        return (folder / f"model-{global_id}.index").exists()
+
+    def _remove_old(self):
+        paths = _newest_first(self._folder)
+        due = [path for path in paths if self._is_due(iteration_of(path))]
+        passing = [path for path in paths[1:] if path not in due]
+        for path in [*passing, *due[KEPT:]]:
+            _remove(path)
+
     def _write(self, folder, name):
+        for left in folder.glob(".model-*.partial"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         aside = folder / f".{name}.partial"
-        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
         aside.mkdir(parents=True)
         try:
             self._checkpoint.write(str(aside / name))

@@ -79,9 +79,11 @@ class TrainingStep:
         Returns:
             `{tag: scalar}`: losses, scores and slopes before the update.
         """
+        return self._update_discriminator(batch, self._fake(batch))
+
+    def _fake(self, batch):
         with moving_average_advances(int(self.variant.batch_norm_in_d_steps)):
-            fake = self.generator(batch.latents, training=True)
-        return self._update_discriminator(batch, fake)
+            return self.generator(batch.latents, training=True)
 
     def last_steps(self, batch: DiscriminatorBatch, generator_latents=None, summaries_due=True):
         """The last discriminator step of an iteration and its generator step.
@@ -98,12 +100,13 @@ class TrainingStep:
             `{tag: scalar}`: what the iteration logs.
         """
         if self.variant.redraw_latents:
-            scalars = self.discriminator_step(batch)
+            fake = self._fake(batch)
+            scalars = self._update_discriminator(batch, fake)
             if self.variant.summary_after_update:
                 before = scalars
                 scalars = before | tf.cond(
                     summaries_due,
-                    lambda: self.measure_discriminator(batch),
+                    lambda: self._measure(batch.images, fake),
                     lambda: {
                         tag: before[tag] for tag in before if not tag.startswith("gradient_norm")
                     },
@@ -180,8 +183,10 @@ class TrainingStep:
     def measure_discriminator(self, batch: DiscriminatorBatch):
         """The discriminator's summaries on a batch, with nothing updated."""
         with moving_average_advances(0):
-            fake = self.generator(batch.latents, training=True)
-        images = tf.concat([batch.images, fake], axis=0)
+            return self._measure(batch.images, self.generator(batch.latents, training=True))
+
+    def _measure(self, real, fake):
+        images = tf.concat([real, tf.cast(fake, real.dtype)], axis=0)
         with tf.GradientTape() as tape:
             tape.watch(images)
             scores = _full_precision(self.discriminator(images, training=True))

@@ -72,6 +72,7 @@ class Trainer:
         self._checkpoints = Checkpoints(
             folder.checkpoints,
             folder.restore_from,
+            self._is_checkpoint_due,
             generator=step.generator,
             discriminator=step.discriminator,
             generator_optimizer=step.optimizers.generator,
@@ -136,6 +137,7 @@ class Trainer:
             self._table.drop_after(done)
         if done >= 0:
             _LOG.info("Loaded from global_id %d", done)
+            self._checkpoint_if_due(done, missing_only=True)
             self._measure_if_due(done)
         elif self._settings.initial_metrics:
             self._sample(-1)
@@ -177,14 +179,16 @@ class Trainer:
     def _refuse_non_finite(self, global_id, scalars):
         bad = [tag for tag, value in scalars.items() if not math.isfinite(value)]
         if bad:
-            raise self._divergence(f"iteration {global_id}: {', '.join(bad)} is not finite")
+            # A layer's sigma does not depend on the others': it says best where the trouble began.
+            bad.sort(key=lambda tag: "sigma" not in tag)
+            raise self._divergence(f"iteration {global_id}: not finite: {_first_few(bad)}")
 
     def _divergence(self, what):
         layers = _layers_not_finite(self._step.generator, self._step.discriminator)
         return DivergedError(
-            f"{what}; training has diverged. Layers whose weights are not finite: "
-            f"{', '.join(layers) or 'none'}. What was measured up to then is in "
-            f"{self._folder.path}; the last good checkpoint is {self._checkpoints.latest}."
+            f"{what}; training has diverged. Layers whose weights are not finite now: "
+            f"{_first_few(layers)}. What was measured up to then is in {self._folder.path}; the "
+            f"last good checkpoint is {self._checkpoints.latest or 'none'}."
         )
 
     def _after(self, global_id):
@@ -198,11 +202,14 @@ class Trainer:
             record_time(self._folder.times_path, global_id, "ends")
         if is_due(settings.vis_freq, global_id):
             self._sample(global_id)
-        if is_due(settings.extra_checkpoint_freq, global_id):
-            self._checkpoint(global_id, permanent=True)
-        if self._is_checkpoint_due(global_id):
-            self._checkpoint(global_id)
+        self._checkpoint_if_due(global_id)
         self._measure_if_due(global_id)
+
+    def _checkpoint_if_due(self, global_id, *, missing_only=False):
+        is_kept = is_due(self._settings.extra_checkpoint_freq, global_id)
+        for permanent, due in ((False, self._is_checkpoint_due(global_id)), (True, is_kept)):
+            if due and not (missing_only and self._checkpoints.has(global_id, permanent=permanent)):
+                self._checkpoint(global_id, permanent=permanent)
 
     def _is_checkpoint_due(self, global_id):
         settings = self._settings
@@ -213,6 +220,8 @@ class Trainer:
         )
 
     def _checkpoint(self, global_id, *, permanent=False):
+        if _layers_not_finite(self._step.generator, self._step.discriminator):
+            raise self._divergence(f"iteration {global_id}: weights or averages are not finite")
         written = {"events": self._events.sizes()}
         self._checkpoints.save(global_id, written, permanent=permanent)
 
@@ -228,8 +237,11 @@ class Trainer:
         latents = self._grid_latents.normal(
             [rows * columns, self._settings.latent_dim], dtype=keras.config.floatx()
         )
+        images = self._generate(latents)
+        if not np.isfinite(images).all():
+            raise self._divergence(f"iteration {global_id}: samples are not finite")
         path = self._folder.samples / f"global_id-{global_id}.png"
-        save_png(path, make_grid(self._generate(latents), rows, columns))
+        save_png(path, make_grid(images, rows, columns))
 
     def _generate(self, latents):
         """Images of latents `[n, latent_dim]`, in inference mode: float array `[n, h, w, 3]`."""
@@ -275,3 +287,8 @@ def _layers_not_finite(*models):
         for layer in model.layers
         if not all(np.isfinite(weight).all() for weight in layer.get_weights())
     ]
+
+
+def _first_few(names, count=4):
+    rest = len(names) - count
+    return (", ".join(names[:count]) or "none") + (f" and {rest} more" if rest > 0 else "")

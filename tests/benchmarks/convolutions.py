@@ -1,8 +1,8 @@
 """The arithmetic that an iteration cannot do without, and how long it takes on its own.
 
-An iteration's time has a floor: its matrix products and convolutions, run one after another on
-data that is ready, with nothing between them. They are counted and timed here layer by layer, on
-the layers of the very networks that are trained.
+An iteration is measured by its matrix products and convolutions, run one after another on data
+that is ready, with nothing between them. They are counted and timed here layer by layer, on the
+layers of the very networks that are trained.
 """
 
 from dataclasses import dataclass
@@ -60,8 +60,6 @@ def iteration_work(step, settings, *, with_summaries):
         work.append(Work(layer, shape, g_images, {"forward": 1, "by_inputs": 1}))
         if step.loss.gradient_penalty:
             work.append(Work(layer, shape, d_images, penalty))
-    if after_update:
-        work += [Work(x, s, d_images, {"forward": 1}) for x, s in _linear_layers(step.generator)]
     return [item for item in work if any(item.counts.values())]
 
 

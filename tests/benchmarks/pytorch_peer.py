@@ -49,8 +49,10 @@ def iteration(g, d, g_adam, d_adam, images):
     loss.backward()
     d_adam.step()
     g_adam.zero_grad()
+    d.requires_grad_(False)  # its gradients are not needed here
     g_loss = -d(g(latents)).mean()
     g_loss.backward()
+    d.requires_grad_(True)
     g_adam.step()
     return loss.item(), g_loss.item()
 

@@ -35,7 +35,11 @@ def main():
                 sys.exit(f"the run without faults failed:\n{whole.output}")
             for name in arguments.faults:
                 rng = np.random.default_rng([arguments.seed, len(name)])
-                result = FAULTS[name](Path(root), variant, rng, arguments.kills)
+                try:
+                    result = FAULTS[name](Path(root), variant, rng, arguments.kills)
+                except PermissionError as error:
+                    print(json.dumps({"fault": name, "not_tried": str(error)}), flush=True)
+                    continue
                 troubles += len(result["differences"]) + len(result["unclear_ends"])
                 print(json.dumps({"fault": name, "variant": variant, **result}), flush=True)
     sys.exit(bool(troubles))

@@ -1,6 +1,7 @@
 """A few of the faults of `python -m tests.faults`, on the smallest CNN."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -10,7 +11,16 @@ from tests.faults import __main__ as faults
 
 @pytest.mark.parametrize(
     ("fault", "count"),
-    [("SIGKILL", 3), ("SIGTERM", 1), ("damaged checkpoint", 1), ("full disk", 2)],
+    [
+        ("SIGKILL", 3),
+        ("SIGTERM", 1),
+        ("damaged checkpoint", 1),
+        pytest.param(
+            "full disk",
+            2,
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root"),
+        ),
+    ],
 )
 def test_nothing_is_lost(fault, count, monkeypatch, capfd):
     arguments = ["--faults", fault, "--kills", str(count), "--variants", "no_gamma_cnn"]

@@ -35,21 +35,21 @@ def train(name, precision="float32", jit_compile=False, iterations=4):
 def test_mixed_precision_stays_near_float32(name, precision):
     step, rows = train(name, precision)
     reference, expected = train(name)
+    start, _ = train(name, iterations=0)
+    # Under loss scaling gradients may overflow: their norms are not logged.
+    unscaled = {"gradient_norm/d", "gradient_norm/g"} if precision == "mixed_float16" else set()
     for row, wanted in zip(rows, expected, strict=True):
-        for tag, value in wanted.items():
-            tolerance = 0.05 * max(1.0, abs(value))
-            assert abs(row[tag] - value) < tolerance, (tag, row[tag], value)
+        assert wanted.keys() - row.keys() == unscaled
+        for tag, value in row.items():
+            tolerance = 0.05 * max(1.0, abs(wanted[tag]))
+            assert abs(value - wanted[tag]) < tolerance, (tag, value, wanted[tag])
     assert {v.dtype for v in step.discriminator.weights} == {"float32"}
-    moved = [
-        np.abs(ours.numpy() - theirs.numpy()).max()
-        for ours, theirs in zip(
-            step.discriminator.trainable_variables,
-            reference.discriminator.trainable_variables,
-            strict=True,
-        )
-    ]
-    # Eight Adam steps of 1e-4 each, which rounding may turn around where a gradient is tiny.
-    assert max(moved) <= 8 * 2 * 1e-4
+    ours, theirs, before = (
+        np.concatenate([v.numpy().ravel() for v in s.discriminator.trainable_variables])
+        for s in (step, reference, start)
+    )
+    # Rounding turns steps around where a gradient is tiny; the others are the same.
+    assert np.abs(ours - theirs).sum() < 0.3 * np.abs(theirs - before).sum()
 
 
 def test_float16_scales_its_losses():

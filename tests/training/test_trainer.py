@@ -127,7 +127,7 @@ def test_chunks_change_nothing_and_nothing_is_traced_again():
 
 
 def test_divergence_stops_the_run_and_keeps_what_was_measured(tmp_path):
-    message = r"iteration 1: loss/d.* not finite.* generator layer0.linear.*last good.*model-0"
+    message = r"iteration 1: not finite: loss/d.* generator layer0.linear.* more.*good.*model-0"
     with pytest.raises(DivergedError, match=message):
         train(tmp_path / "run", g_lr=1e38, save_checkpoint_freq=1, evaluate=False)
     assert RunFolder(tmp_path / "run").state != "done"
@@ -136,7 +136,7 @@ def test_divergence_stops_the_run_and_keeps_what_was_measured(tmp_path):
 
 def test_gradients_that_overflow_are_divergence(tmp_path):
     """The losses are finite, and the update would hide in Adam's moments."""
-    with pytest.raises(DivergedError, match="iteration 0: gradient_norm/d"):
+    with pytest.raises(DivergedError, match="iteration 0: not finite: gradient_norm/d"):
         train(tmp_path / "run", "diff_gamma_cnn", d_gp_coe=1e25, evaluate=False)
 
 
@@ -231,6 +231,50 @@ def test_a_checkpoint_without_a_sane_record_of_progress_is_not_used(tmp_path, te
     tf.train.Checkpoint(progress=progress, weight=weight).write(str(tmp_path / "model-7"))
     assert Checkpoints(tmp_path, weight=weight).restore() == (3, {})
     assert "model-7 cannot be restored" in caplog.text
+
+
+def test_a_kill_between_two_checkpoints_leaves_none_out(tmp_path):
+    """The regular one, the permanent one and the file that names the newest are written in turn."""
+    train(tmp_path / "run", iteration=8, evaluate=False)
+    checkpoints = tmp_path / "run" / "checkpoint"
+    expected = {path: path.read_bytes() for path in checkpoints.glob("**/model-*.data-*")}
+    for missing in (checkpoints / "model-7.index", checkpoints / "global_id-7" / "model-7.index"):
+        missing.unlink()
+        train(tmp_path / "run", iteration=8, evaluate=False)
+        assert missing.exists()
+        assert {p: p.stat().st_size for p in expected} == {p: len(b) for p, b in expected.items()}
+        assert tf.train.latest_checkpoint(checkpoints).endswith("model-7")
+
+
+def test_a_requested_stop_leaves_the_checkpoints_as_they_would_be(tmp_path):
+    options = {"iteration": 12, "save_checkpoint_freq": 4, "metric_freq": 12, "vis_freq": 3}
+    options["evaluate"] = False
+    train(tmp_path / "whole", **options)
+    parts = tmp_path / "parts"
+    with pytest.raises(InterruptedRunError, match="iteration 5"):
+        train(parts, stop_requested=(parts / "sample" / "global_id-5.png").exists, **options)
+    assert (parts / "checkpoint" / "model-5.index").exists()
+    train(parts, **options)
+    saved = [
+        sorted(path.name for path in (folder / "checkpoint").glob("**/*.index"))
+        for folder in (tmp_path / "whole", parts)
+    ]
+    assert saved[0] == saved[1]
+
+
+@pytest.mark.parametrize("name", ["moving_mean", "moving_variance"])
+def test_averages_that_are_not_finite_are_not_saved(tmp_path, name, monkeypatch):
+    def spoil(self, count, run=CompiledIterations.run):
+        rows = run(self, count)
+        layer = next(x for x in self._step.generator.layers if hasattr(x, name))
+        getattr(layer, name).assign(np.nan * getattr(layer, name))
+        return rows
+
+    monkeypatch.setattr(CompiledIterations, "run", spoil)
+    with pytest.raises(DivergedError, match=r"not finite.*generator layer0\.batch_norm"):
+        train(tmp_path / "run", evaluate=False)
+    assert not list((tmp_path / "run" / "checkpoint").glob("*.index"))
+    assert not list((tmp_path / "run" / "sample").iterdir())
 
 
 def test_checkpoints_that_are_gone_are_not_taken_for_a_new_run(tmp_path):
