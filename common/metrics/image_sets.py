@@ -66,8 +66,8 @@ def open_files(path: Path) -> ImageSource | GaussianStatistics:
 
 
 def _array_source(path: Path, images: np.ndarray) -> ImageSource:
-    record = {"path": str(path), "images": len(images), "bytes": path.stat().st_size}
-    return ArraySource(path.name, "array", images, record)
+    facts = {"path": str(path), "images": len(images), "bytes": path.stat().st_size}
+    return ArraySource(path.name, "array", images, facts)
 
 
 def _array_of_images(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -95,7 +95,7 @@ class _EncodedImages(ImageSource):
         self._entries = entries
         self._read_bytes = read_bytes
         self.image_shape = self._decode(entries[0]).shape
-        self.record = {"path": str(path), "images": len(entries)}
+        self.description = {"path": str(path), "images": len(entries)}
 
     @classmethod
     def of_folder(cls, path: Path) -> "_EncodedImages":
