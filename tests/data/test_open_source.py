@@ -1,6 +1,7 @@
 """The table of data sets, the choice of a route, and the interface of a source."""
 
 import hashlib
+import itertools
 import json
 import threading
 from typing import ClassVar
@@ -149,7 +150,7 @@ def test_a_record_reads_few_pictures():
 
     source = Endless()
     assert source.record == source.record
-    assert sum(reads, []) == [i * 1_281_166 // 255 for i in range(256)]
+    assert list(itertools.chain(*reads)) == [i * 1_281_166 // 255 for i in range(256)]
     assert max(map(len, reads)) == 8
 
 
