@@ -184,10 +184,14 @@ def _open_set(text, values):
     from common.data import DATASETS, open_source  # noqa: PLC0415
     from common.metrics.image_sets import open_files  # noqa: PLC0415
 
-    path = Path(text)
+    path = Path(text).absolute()  # which gives . a name
     if text in DATASETS:
         counts = (values.expected_images, values.expected_classes)
         return open_source(text, Path(values.data_dir or "data"), values.data_route, *counts)
+    if not text or not path.name:
+        raise UserError(
+            f"the set {text!r} has no name; name a file or folder, such as {path}/images"
+        )
     try:
         checkpoint = _as_checkpoint(path)
     except OSError as error:  # such as a name that is too long

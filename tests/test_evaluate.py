@@ -236,6 +236,8 @@ def test_undefined_values_are_null_in_json(evaluate, tmp_path, monkeypatch):
         ([], "0 sets"),
         (["a", "b", "c"], "3 sets"),
         (["nowhere"], "nowhere: no such file.*cifar10"),
+        (["/"], "the set '/' has no name"),
+        ([""], "the set '' has no name"),
         (["--run=x", "digits"], "exclude each other"),
         (["--run=x", "--seed=1"], "--seed is not for --run"),
         (["--run=x", "--protocol=mmgen"], "--protocol is not for --run"),
@@ -252,6 +254,17 @@ def test_undefined_values_are_null_in_json(evaluate, tmp_path, monkeypatch):
 )
 def test_mistakes_are_named_in_one_line(evaluate, arguments, message):
     assert re.search(message, evaluate(*arguments))
+
+
+def test_the_current_folder_is_a_set(tmp_path, evaluate, monkeypatch):
+    for number in range(12):
+        Image.fromarray(np.full([32, 32, 3], 20 * number, np.uint8)).save(
+            tmp_path / f"{number}.png"
+        )
+    monkeypatch.chdir(tmp_path)
+    here, named = evaluate("."), evaluate(tmp_path)
+    assert here["values"] == named["values"]
+    assert here["record"]["samples"] == named["record"]["samples"]
 
 
 def test_statistics_are_no_set_to_be_judged(tmp_path, evaluate):

@@ -91,8 +91,8 @@ class _Request:
         self, route: str, images: np.ndarray, files: tuple[Path, ...] = (), **more: Any
     ) -> ArraySource:
         sizes = {path.relative_to(self.data_dir).as_posix(): path.stat().st_size for path in files}
-        record = {"dataset": self.name, "route": route, "files": sizes, "images": len(images)}
-        return ArraySource(self.name, route, images, {**record, **more})
+        facts = {"dataset": self.name, "route": route, "files": sizes, "images": len(images)}
+        return ArraySource(self.name, route, images, {**facts, **more})
 
 
 def open_source(

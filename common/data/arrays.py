@@ -18,10 +18,10 @@ _HEADER_READERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 
-_MAX_HEADER = 2**16  # NumPy's parser refuses headers of more than 10,000 characters
+MAX_HEADER = 2**16  # NumPy's parser refuses headers of more than 10,000 characters
 
 # All that NumPy's header parser lets out on a damaged header, including its use of Python's parser.
-_HEADER_ERRORS = (
+HEADER_ERRORS = (
     ValueError, TypeError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError,
 )  # fmt: skip
 
@@ -61,7 +61,7 @@ def map_any_images(path: Path, advice: str):
         UserError: not such a file, or one that is shorter or longer than its header says.
     """
     with _explained(path, advice), path.open("rb") as file:
-        shape, *_ = _read_header(file)
+        shape, *_ = read_header(file)
     if len(shape) != 4 or shape[3] != 3 or not all(shape):
         raise UserError(f"{path}: found an array {list(shape)}, not pictures. {advice}")
     return map_images(path, shape[1:], shape[0], advice)
@@ -81,7 +81,7 @@ def read_into(path: Path | str, out: np.ndarray, advice: str) -> None:
     with _explained(path, advice):
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            data = file.read(out.size + _MAX_HEADER)  # no more, however long the file may be
+            data = file.read(out.size + MAX_HEADER)  # no more, however long the file may be
         offset = _check(path, io.BytesIO(data), size, out.shape, advice)
     out[...] = np.frombuffer(data, np.uint8, out.size, offset).reshape(out.shape)
 
@@ -93,13 +93,13 @@ def _explained(path: Path | str, advice: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}). {advice}") from error
-    except _HEADER_ERRORS as error:
+    except HEADER_ERRORS as error:
         raise UserError(f"{path}: not a valid .npy file ({error}). {advice}") from error
 
 
 def _check(path: Path | str, file: BinaryIO, size: int, shape: tuple[int, ...], advice: str) -> int:
     """Checks that the file of `size` bytes is uint8 of this shape; returns its data's offset."""
-    actual, fortran_order, dtype, offset = _read_header(file)
+    actual, fortran_order, dtype, offset = read_header(file)
     found = f"{dtype} {list(actual)}, {'Fortran' if fortran_order else 'C'} order"
     expected = f"uint8 {list(shape)}, C order"
     if found != expected:
@@ -113,8 +113,15 @@ def _check(path: Path | str, file: BinaryIO, size: int, shape: tuple[int, ...], 
     return offset
 
 
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Returns (shape, Fortran order, dtype, offset of the first element)."""
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Reads what an open `.npy` file begins with.
+
+    Returns:
+        (shape, Fortran order, dtype, offset of the first element).
+
+    Raises:
+        One of `HEADER_ERRORS`: it is not valid.
+    """
     version = np.lib.format.read_magic(file)
     if version not in _HEADER_READERS:
         raise ValueError(f"format version {version}")

@@ -1,7 +1,7 @@
-"""Decoding of one stored picture that may be anything: within limits, by two decoders only."""
+"""Decoding of one stored picture that may be anything: within limits, by few decoders only."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -16,13 +16,15 @@ def decode(
     data: bytes,
     prepare: Callable[[Image.Image], Image.Image | np.ndarray],
     stored_size: tuple[int, int] | None = None,
+    formats: Sequence[str] = ("JPEG", "PNG"),
 ) -> np.ndarray:
     """Makes the training picture from a stored file.
 
     Args:
-        data: a PNG or JPEG file, whatever its name says.
+        data: a file of one of the formats, whatever its name says.
         prepare: makes the training picture from the opened file.
         stored_size: (height, width) that the file must have, or None if it may have any.
+        formats: Pillow's names of them. Of Pillow's others, some would start programs.
 
     Returns:
         uint8 `[H, W, 3]`, RGB.
@@ -30,7 +32,7 @@ def decode(
     Raises:
         One of `DECODER_ERRORS`: not such a file, damaged, or too large.
     """
-    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture:
+    with Image.open(io.BytesIO(data), formats=formats) as picture:
         width, height = picture.size
         if stored_size and (height, width) != stored_size:
             raise ValueError(

@@ -22,7 +22,7 @@ class FolderSource(ImageSource):
     """Pictures in files `<class>/<picture>.npy`, classes and files sorted by their names' bytes.
 
     Only the names are looked at on opening, and only they are kept (some 30 MB for ImageNet's 1.28
-    million); a file's contents are checked whenever it is read.
+    million); a file's contents are checked whenever it is read, those of some for the `record`.
 
     Args:
         name: see `ImageSource`.
@@ -54,7 +54,7 @@ class FolderSource(ImageSource):
             raise UserError(f"{folder}: cannot be listed ({error}). {advice}") from error
         self._ends = np.cumsum([len(files) for files in self._files], dtype=np.int64)
         self.classes = len(self._classes)
-        self.record = {
+        self.description = {
             "dataset": name,
             "route": self.route,
             "classes": self.classes,

@@ -103,7 +103,7 @@ def upright_square(picture: Image.Image, size: int) -> Image.Image:
     """
     picture.load()  # before the EXIF block is looked at: a PNG may have it at the end
     turn = _turn(picture)
-    square = _as_rgb(picture.crop(_centred_box(picture, size, turn)))
+    square = as_rgb(picture.crop(_centred_box(picture, size, turn)))
     return square if turn is None else square.transpose(turn)
 
 
@@ -120,15 +120,20 @@ def _centred_box(
     return left, top, left + size, top + size
 
 
-def _as_rgb(picture: Image.Image) -> Image.Image:
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """Converts a loaded picture to mode `RGB` as OpenCV reads it.
+
+    Raises:
+        ValueError: its pixels have more than 8 bits, which Pillow would cut off to white.
+    """
     if picture.mode.startswith(("I", "F")):
         raise ValueError(f"pixels of mode {picture.mode}, not of 8 bits")
     if picture.mode == "CMYK":
-        return _cmyk_as_rgb(picture)
+        return _cmykas_rgb(picture)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _cmyk_as_rgb(picture: Image.Image) -> Image.Image:
+def _cmykas_rgb(picture: Image.Image) -> Image.Image:
     """Converts as OpenCV does; Pillow rounds otherwise, which one can see after resizing."""
     inks = np.asarray(picture)
     light = 255 - inks[..., 3:]
@@ -154,7 +159,7 @@ def _picked_rows(picture: Image.Image, box: tuple[int, ...], rows: np.ndarray) -
     """Returns some rows of a box of an upright picture, uint8 [rows, w, 4]."""
     left, top, right, _ = box
     strips = ((left, top + row, right, top + row + 1) for row in rows.tolist())
-    return np.concatenate([_rgbx(_as_rgb(picture.crop(strip))) for strip in strips])
+    return np.concatenate([_rgbx(as_rgb(picture.crop(strip))) for strip in strips])
 
 
 # By the number that EXIF gives to each orientation; 1 is upright.

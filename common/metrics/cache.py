@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import lzma
 import os
 import struct
 import tokenize
@@ -28,7 +29,7 @@ _DIGEST = "cache/sha256"
 UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, SyntaxError),
     *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
-    *(MemoryError, OverflowError, RecursionError, tokenize.TokenError),
+    *(MemoryError, OverflowError, RecursionError, tokenize.TokenError, lzma.LZMAError),
 )
 
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_SUBFOLDER = "fid_statistics"
 # Part of the cache's key: change it whenever the arrays or their meaning change.
-_STATISTICS_FORMAT = 1
+_STATISTICS_FORMAT = 2
 
 
 @dataclass(frozen=True)

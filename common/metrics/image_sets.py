@@ -1,7 +1,8 @@
 """Sets of images in files: folders, archives and arrays, each behind `ImageSource`."""
 
-import io
+import lzma
 import os
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -10,26 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from common.data import ArraySource, ImageSource
 from common.data.arrays import map_any_images
-from common.data.decoding import check_size
+from common.data.decoding import DECODER_ERRORS, decode
+from common.data.transforms import as_rgb
 from common.errors import UserError
 from common.metrics.frechet import GaussianStatistics
-from common.metrics.statistics_files import read_npz, statistics_from
+from common.metrics.statistics_files import NpzFile, read_statistics
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # Pillow goes by the contents, not the name, and would have Ghostscript run a PostScript program.
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_IMAGE_BYTES = 64 * 2**20
 _SAMPLE_KEYS = ("arr_0", "images", "samples")
 _READ_ERRORS = (
-    *(OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, SyntaxError),
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, OverflowError),
+    *DECODER_ERRORS,
+    *(KeyError, RuntimeError, NotImplementedError, OverflowError, struct.error),
     IndexError,  # by zipfile, of a member without a name
-    *(UnidentifiedImageError, Image.DecompressionBombError),
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
 )
 
 
@@ -59,10 +61,10 @@ def open_files(path: Path) -> ImageSource | GaussianStatistics:
         images = map_any_images(path, "Expected is a uint8 array [n, height, width, 3].")
         return _array_source(path, images)
     if name.endswith(".npz"):
-        arrays = read_npz(path)
-        if {"mu", "sigma"} <= set(arrays):
-            return statistics_from(path, arrays)
-        return _array_source(path, _array_of_images(path, arrays))
+        file = NpzFile(path)
+        if {"mu", "sigma"} <= set(file.headers):
+            return read_statistics(file)
+        return _array_source(path, _array_of_images(file))
     raise UserError(
         f"{path}: known are folders of images, archives ({', '.join(ARCHIVE_SUFFIXES)}), .npy and "
         ".npz"
@@ -70,20 +72,21 @@ def open_files(path: Path) -> ImageSource | GaussianStatistics:
 
 
 def _array_source(path: Path, images: np.ndarray) -> ImageSource:
-    record = {"path": str(path), "images": len(images), "bytes": path.stat().st_size}
-    return ArraySource(path.name, "array", images, record)
+    facts = {"path": str(path), "images": len(images), "bytes": path.stat().st_size}
+    return ArraySource(path.name, "array", images, facts)
 
 
-def _array_of_images(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    names = [name for name in _SAMPLE_KEYS if name in arrays] or list(arrays)
-    images = arrays[names[0]] if names else np.zeros(0)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
-        found = ", ".join(f"{name}: {a.dtype} {list(a.shape)}" for name, a in arrays.items())
+def _array_of_images(file: NpzFile) -> np.ndarray:
+    names = [name for name in _SAMPLE_KEYS if name in file.headers] or list(file.headers)
+    shape, dtype, _ = file.headers[names[0]] if names else ((), None, 0)
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or not all(shape):
+        found = ", ".join(f"{name}: {header}" for name, header in file.headers.items())
         raise UserError(
-            f"{path} has {found or 'no arrays'}; expected are images, uint8 [n, height, width, 3] "
-            f"named {' or '.join(_SAMPLE_KEYS)}, or statistics named mu and sigma"
+            f"{file.path} has {found or 'no arrays'}; expected are images, uint8 "
+            f"[n, height, width, 3] named {' or '.join(_SAMPLE_KEYS)}, or statistics named mu and "
+            "sigma"
         )
-    return images
+    return file.read(names[0])
 
 
 class _EncodedImages(ImageSource):
@@ -98,8 +101,10 @@ class _EncodedImages(ImageSource):
         self._path = path
         self._entries = entries
         self._read_bytes = read_bytes
+        self._first_size: tuple[int, int] | None = None  # (width, height), once it is known
         self.image_shape = self._decode(entries[0]).shape
-        self.record = {"path": str(path), "images": len(entries)}
+        self._first_size = self.image_shape[1::-1]
+        self.description = {"path": str(path), "images": len(entries)}
 
     @classmethod
     def of_folder(cls, path: Path) -> "_EncodedImages":
@@ -136,21 +141,20 @@ class _EncodedImages(ImageSource):
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """See `ImageSource.read`; besides, a UserError names an image that is unusable."""
-        images = [self._decode(self._entries[index]) for index in indices]
-        for index, image in zip(indices, images, strict=True):
-            if image.shape != self.image_shape:
-                raise UserError(
-                    f"{self._path}: image {_name_of(self._entries[index])} has "
-                    f"{image.shape[1]}x{image.shape[0]} pixels and the first one "
-                    f"{self.image_shape[1]}x{self.image_shape[0]}; all must be of one size"
-                )
-        return np.stack(images)
+        return np.stack([self._decode(self._entries[index]) for index in indices])
 
     def _decode(self, entry: Any) -> np.ndarray:
+        def prepare(image: Image.Image) -> Image.Image:
+            if self._first_size not in (None, image.size):  # before its pixels take any memory
+                raise UserError(
+                    f"{self._path}: image {_name_of(entry)} has {image.width}x{image.height} "
+                    f"pixels and the first one {self._first_size[0]}x{self._first_size[1]}; all "
+                    "must be of one size"
+                )
+            return as_rgb(image)
+
         try:
-            with Image.open(io.BytesIO(self._read_bytes(entry)), formats=_FORMATS) as image:
-                check_size(image)
-                return np.asarray(image.convert("RGB"))
+            return decode(self._read_bytes(entry), prepare, formats=IMAGE_FORMATS)
         except _READ_ERRORS as error:
             raise UserError(
                 f"{self._path}: image {_name_of(entry)} cannot be read ({error})"

@@ -64,18 +64,24 @@ def _make_pictures(
     options: Options, archive: BinaryIO, classes: list[_Class], partial: Path
 ) -> int:
     work = functools.partial(_work, options.size, options.skip, partial)
-    skipped = []
+    skipped, found = [], 0
     with (
         worker_processes(options.workers) as pool,
         show_progress(options.expected_images, options.output.name) as progress,
     ):
-        members = _missing(options, archive, classes, partial, progress.update)
+
+        def count(pictures: int = 1) -> None:
+            nonlocal found
+            found += pictures
+            progress.update(pictures)  # which, where bars are switched off, counts nothing
+
+        members = _missing(options, archive, classes, partial, count)
         for made, faults in prepare_members(pool, options.workers, options.input, members, work):
             skipped.extend(faults)
-            progress.update(made + len(faults))
-        options.check_images(progress.n)
-        write_skipped(options.output, skipped, progress.n)
-        return progress.n - len(skipped)
+            count(made + len(faults))
+        options.check_images(found)
+        write_skipped(options.output, skipped, found)
+        return found - len(skipped)
 
 
 def _work(

@@ -59,7 +59,9 @@ def test_source(path, tmp_path, name, route):
     assert type(source.read(np.array([1]))) is np.ndarray
     size = 128 + PICTURES.size
     files = {f"STL10/{name}": size}
-    assert source.record == {"dataset": "stl10", "route": "npy", "files": files, "images": 4}
+    assert source.description == {
+        "dataset": "stl10", "route": "npy", "files": files, "images": 4
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_pictures(tmp_path, path):
     for n, y, x, c in np.ndindex(15, 32, 32, 3):
         if (n + y + x) % 7 == 0:
             assert images[n, y, x, c] == row[n, c * 1024 + y * 32 + x]
-    assert source.record == {
+    assert source.description == {
         "dataset": "cifar10",
         "route": "archive",
         "files": {"CIFAR10/cifar-10-python.tar.gz": path.stat().st_size},

@@ -1,5 +1,6 @@
 """The digits: scikit-learn's, enlarged."""
 
+import hashlib
 import sys
 
 import cv2
@@ -38,11 +39,19 @@ def test_enlargement_against_opencv():
 
 
 def test_source(tmp_path):
+    evenly = [i * 1796 // 255 for i in range(256)]
+    sample = hashlib.sha256(load_digits()[0][evenly].tobytes()).hexdigest()
     for route in ("auto", "sklearn"):
         source = open_source("digits", tmp_path, route)
         assert (source.route, source.image_shape, len(source)) == ("sklearn", (32, 32, 3), 1797)
         assert np.array_equal(source.read(np.arange(1797)), load_digits()[0])
-        assert source.record["images"] == 1797
+        assert source.record == {
+            "dataset": "digits",
+            "route": "sklearn",
+            "files": {},
+            "images": 1797,
+            "sample_sha256": sample,
+        }
     assert len(open_source("digits", tmp_path, expected_images=1797)) == 1797
     with pytest.raises(UserError, match="has 1,797 pictures, not 1,796"):
         open_source("digits", tmp_path, expected_images=1796)

@@ -79,9 +79,19 @@ def test_record(tmp_path, folder):
         "classes": 3,
         "images": 6,
         "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
+        "sample_sha256": sample_digest(*sorted(FILES)),
     }
+    np.save(folder / "n02" / "a.npy", ARRAY ^ 1)
+    changed = open_folder(tmp_path).record
+    assert changed.pop("sample_sha256") != record.pop("sample_sha256")
+    assert changed == record
+    np.save(folder / "n02" / "a.npy", ARRAY)
     (folder / "n02" / "a.npy").rename(folder / "n02" / "c.npy")
     assert open_folder(tmp_path).record["names_sha256"] != record["names_sha256"]
+
+
+def sample_digest(*names):
+    return hashlib.sha256(b"".join(picture(name).tobytes() for name in names)).hexdigest()
 
 
 @pytest.mark.parametrize(

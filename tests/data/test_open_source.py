@@ -1,7 +1,10 @@
 """The table of data sets, the choice of a route, and the interface of a source."""
 
+import hashlib
+import itertools
 import json
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -87,7 +90,10 @@ def test_array_source():
     source = ArraySource("cifar10", "archive", IMAGES, {"images": 50})
     assert isinstance(source, ImageSource)
     assert (len(source), source.image_shape) == (50, (2, 3, 3))
-    assert json.loads(json.dumps(source.record)) == {"images": 50}
+    assert json.loads(json.dumps(source.record)) == {
+        "images": 50,
+        "sample_sha256": hashlib.sha256(IMAGES.tobytes()).hexdigest(),
+    }
     indices = np.array([49, 0, 0, 7], dtype=np.int64)
     batch = source.read(indices)
     assert np.array_equal(batch, IMAGES[indices])
@@ -107,6 +113,45 @@ def test_index_out_of_range(index):
 def test_array_source_checks_its_array(images):
     with pytest.raises(ValueError, match="expected uint8"):
         ArraySource("cifar10", "archive", images, {})
+
+
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_records_tell_pictures_apart(tmp_path, place):
+    """Files of the same name and size: the first picture, the next in the sample, or the last."""
+    images = np.random.default_rng(1).integers(0, 256, (600, 48, 48, 3), dtype=np.uint8)
+    sample = [i * 599 // 255 for i in range(256)]
+    records = []
+    for folder in ("one", "other", "again"):
+        (tmp_path / folder / "STL10").mkdir(parents=True)
+        pictures = images.copy()
+        pictures[sample[place], 20, 30, 1] ^= folder == "other"
+        np.save(tmp_path / folder / "STL10" / "stl10.npy", pictures)
+        records.append(open_source("stl10", tmp_path / folder, "npy", 600).record)
+    one, other, again = records
+    assert one == again
+    assert one["sample_sha256"] == hashlib.sha256(images[sample].tobytes()).hexdigest()
+    assert one.pop("sample_sha256") != other.pop("sample_sha256")
+    assert one == other
+
+
+def test_a_record_reads_few_pictures():
+    """However many there are; the first and the last, and few at a time."""
+    reads = []
+
+    class Endless(ImageSource):
+        description: ClassVar = {}
+
+        def __len__(self):
+            return 1_281_167
+
+        def read(self, indices):
+            reads.append(indices.tolist())
+            return np.zeros((len(indices), 2, 2, 3), np.uint8)
+
+    source = Endless()
+    assert source.record == source.record
+    assert list(itertools.chain(*reads)) == [i * 1_281_166 // 255 for i in range(256)]
+    assert max(map(len, reads)) == 8
 
 
 def test_threads_read_alike():

@@ -133,7 +133,7 @@ def test_pictures(tmp_path, tfds_dir):
         prepared = np.load(tmp_path / "ILSVRC2012" / name[:9] / name.replace(".JPEG", ".npy"))
         assert np.array_equal(prepared, pixels) == (name != "n02105855_2933.JPEG")
     size = (tmp_path / "imagenet" / "imagenet.tfds.npy").stat().st_size
-    assert source.record == {
+    assert source.description == {
         "dataset": "imagenet",
         "route": "tfds",
         "files": {"imagenet/imagenet.tfds.npy": size},

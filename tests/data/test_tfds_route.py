@@ -143,7 +143,7 @@ def test_cifar10_equals_the_archive(tmp_path):
     assert pictures(source) == pictures(archive)
     assert source.image_shape == archive.image_shape == (32, 32, 3)
     target = tmp_path / "CIFAR10" / "cifar10.tfds.npy"
-    assert source.record == {
+    assert source.description == {
         "dataset": "cifar10",
         "route": "tfds",
         "files": {"CIFAR10/cifar10.tfds.npy": target.stat().st_size},

@@ -15,6 +15,7 @@ from common.metrics.digits import DigitsNetwork, build_classifier, model_weights
 from common.metrics.evaluation import Evaluator
 from common.metrics.frechet import GaussianStatistics
 from common.metrics.generated import GeneratedImages
+from common.metrics.image_sets import open_files
 from common.metrics.inception import InceptionNetwork
 from common.metrics.protocols import PROTOCOLS
 from tests.metrics.graphs import run_untouched, small_inception
@@ -172,6 +173,22 @@ def test_stored_statistics_give_the_same_distance(network):
     assert statistics.count == 17
     expected = comparison.evaluate(fakes(), reals()).values["fid"]
     assert comparison.evaluate(fakes(), statistics).values["fid"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("dataset", "kept"), [("imagenet", False), (None, True)])
+def test_only_the_data_set_imagenet_is_drawn_with_replacement(network, tmp_path, dataset, kept):
+    """A reference that merely has that name is taken whole."""
+    path = tmp_path / "imagenet"
+    path.mkdir()
+    for number, image in enumerate(REAL):
+        Image.fromarray(image).save(path / f"{number:02}.png")
+    folder = open_files(path)
+    if dataset:
+        folder.description["dataset"] = dataset
+    comparison = SetComparison(network, "bsn", ["fid"])
+    whole = comparison.evaluate(fakes(), reals()).values["fid"]
+    same = comparison.evaluate(fakes(), folder).values["fid"] == pytest.approx(whole)
+    assert same == kept
 
 
 @pytest.mark.parametrize(

@@ -166,8 +166,7 @@ def test_metrics_of_features_against_the_functions(tmp_path):
 def test_real_features_are_cached_like_the_statistics(tmp_path):
     everything = ["is", "fid", "kid", "prdc"]
     values = make_evaluator(tmp_path, metrics=everything).evaluate(samples).values
-    source = make_source()
-    source.__class__ = Untouchable
+    source = untouchable()
     again = make_evaluator(tmp_path, source=source, metrics=everything)
     assert again.evaluate(samples).values == values
     assert len(list((tmp_path / "fid_statistics").iterdir())) == 2
@@ -190,8 +189,7 @@ def test_the_record_says_how_the_values_came_about(tmp_path):
 
 
 def test_real_images_are_read_only_if_needed(tmp_path):
-    source = make_source()
-    source.__class__ = Untouchable
+    source = untouchable()
     evaluator = make_evaluator(tmp_path, source=source, metrics=["is"])
     evaluator.prepare()
     assert len(evaluator.evaluate(samples).values) == 2
@@ -277,12 +275,23 @@ class Untouchable(ArraySource):
         raise AssertionError("read although cached")
 
 
+def untouchable():
+    """A source whose pictures cannot be read any more once its record is known."""
+    source = make_source()
+    assert source.record["seed"] == 2
+    source.__class__ = Untouchable
+    return source
+
+
 def test_real_statistics_are_reused(tmp_path):
     first = make_evaluator(tmp_path)
     values = first.evaluate(samples).values
-    source = make_source()
-    source.__class__ = Untouchable
+    source = untouchable()
     assert make_evaluator(tmp_path, source=source).evaluate(samples).values == values
+
+
+# Described as the others are.
+OTHER_PIXELS = ArraySource("noise", "array", 255 - make_source().read(np.arange(60)), {"seed": 2})
 
 
 @pytest.mark.parametrize(
@@ -291,6 +300,7 @@ def test_real_statistics_are_reused(tmp_path):
         {"network": LinearNetwork("1")},
         {"source": make_source(origin="elsewhere")},
         {"source": make_source(name="other")},
+        {"source": OTHER_PIXELS},
         {"run_seed": 1},
         {"fid_real": 29},
     ],

@@ -1,12 +1,18 @@
 """Sets of images in files: read as they are, refused when hostile."""
 
 import io
+import lzma
+import struct
 import tarfile
+import tracemalloc
 import zipfile
+import zlib
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from common.errors import UserError
 from common.metrics import image_sets
@@ -157,6 +163,36 @@ def wrapping_shape(path):
     path.write_bytes(header.getvalue())
 
 
+def claimed(path, side, kept=100):
+    """A valid header without most of the pixels, in a folder after another image."""
+    path.mkdir()
+    (path / "1.png").write_bytes(encoded(IMAGES[0]))
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    data = encoded(IMAGES[0])
+    (path / "2.png").write_bytes(data[:8] + chunk + data[33:kept])
+
+
+def sixteen_bits(path):
+    path.mkdir()
+    Image.fromarray(np.full([7, 6], 1000, np.uint16)).save(path / "deep.png")
+
+
+def damaged_xz(path):
+    make_tar(path.with_suffix(""))
+    data = bytearray(lzma.compress(path.with_suffix("").read_bytes()))
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def false_npz(path, count):
+    """Claims to have `count` images, and has one of 6x7."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, 7, 6, 3)}
+    with zipfile.ZipFile(path, "w") as archive, archive.open("arr_0.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(IMAGES[0].tobytes())
+
+
 def no_images(path):
     path.mkdir()
     (path / "notes.txt").write_text("text")
@@ -168,7 +204,7 @@ REFUSED = {
     "bomb": (bomb, "bomb.png cannot be read"),
     "large": (large, "more than 89,478,485 pixels"),
     "postscript": (postscript, "cannot identify image file"),
-    "members.npz": (text_members, "mu in it is not an array"),
+    "members.npz": (text_members, "not a readable .npz file"),
     "nameless.zip": (nameless, "not a readable zip archive"),
     "huge.npz": (huge_shape, "not a readable .npz file"),
     "wrapping.npy": (wrapping_shape, "truncated"),
@@ -176,6 +212,13 @@ REFUSED = {
         lambda path: np.savez_compressed(path, np.zeros((1000, 256, 256, 3), np.uint8)),
         "unpacks to 196,608,128 bytes, more than 100 times its size",
     ),
+    "other": (lambda path: claimed(path, 1000), "2.png has 1000x1000 pixels and the first one 6x7"),
+    "pixels": (lambda path: claimed(path, 10_000), "10000x10000, more than 89,478,485 pixels"),
+    "deep": (sixteen_bits, "deep.png cannot be read .*mode I"),
+    "damaged.tar.xz": (damaged_xz, "is not a readable tar|cannot be read"),
+    "few.npz": (lambda path: false_npz(path, 2), r"254 bytes, expected is uint8 \[2, 7, 6, 3\]"),
+    "vast.npz": (lambda path: false_npz(path, 2**40), "unpacks to 138,538,465,099,776 bytes"),
+    "none_at_all.npz": (lambda path: np.savez(path, mu=np.zeros(0), sigma=np.eye(0)), r"mu \[0\]"),
     "empty": (no_images, "no images"),
     "none.zip": (lambda path: path.write_bytes(b"PK" + b"x" * 99), "not a readable zip"),
     "none.tar": (lambda path: path.write_bytes(b"x" * 2000), "not a readable tar"),
@@ -183,7 +226,7 @@ REFUSED = {
     "floats.npy": (lambda path: np.save(path, IMAGES / 255), "float64"),
     "grey.npy": (lambda path: np.save(path, IMAGES[..., 0]), "not pictures"),
     "objects.npz": (
-        lambda path: np.savez(path, np.array([{}], dtype=object), allow_pickle=True), "not a readab"
+        lambda path: np.savez(path, np.array([{}], dtype=object), allow_pickle=True), "object"
     ),
     "floats.npz": (lambda path: np.savez(path, IMAGES / 255), r"arr_0: float64 \[5, 7, 6, 3\]"),
     "none.npz": (lambda path: path.write_bytes(b"PK\3\4"), "not a readable"),
@@ -203,6 +246,39 @@ def test_unusable_files_are_refused(tmp_path, name):
     make(tmp_path / name)
     with pytest.raises(UserError, match=message):
         read_all(tmp_path / name)
+
+
+def test_no_other_decoder_sees_a_file(tmp_path, monkeypatch):
+    """Pillow would give this to Ghostscript, an interpreter of programs."""
+    (tmp_path / "a.png").write_bytes(EPS)
+    called = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: called.append(1))
+    with pytest.raises(UserError, match=r"a\.png cannot be read"):
+        read_all(tmp_path)
+    assert not called
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 7\n%%EndComments\n(x) run\n%%EOF\n"
+
+
+def test_only_the_images_of_an_npz_file_are_unpacked(tmp_path):
+    path = tmp_path / "images.npz"
+    others = {"labels": np.array([{}]), "zeros": np.zeros(2**26, np.uint8)}
+    np.savez_compressed(path, images=IMAGES, **others)
+    tracemalloc.start()
+    np.testing.assert_array_equal(read_all(path), IMAGES)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**23
+
+
+def test_arrays_larger_than_the_memory_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "images.npz"
+    np.savez(path, IMAGES)
+    small = SimpleNamespace(available=IMAGES.nbytes - 1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: small)
+    with pytest.raises(UserError, match=r"arr_0, uint8 \[5, 7, 6, 3\], needs 630 bytes"):
+        open_files(path)
 
 
 def read_all(path):

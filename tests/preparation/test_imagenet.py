@@ -1,5 +1,6 @@
 """ImageNet's preparation, on archives in the real format."""
 
+import functools
 import io
 import os
 import tarfile
@@ -7,8 +8,10 @@ import tarfile
 import cv2
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from common.data import open_source
+from common.preparation import program
 from tests.data.archives import add_member
 from tests.preparation.archives import encode, photograph, tar_bytes, write_imagenet
 from tests.preparation.scripts import run
@@ -92,6 +95,17 @@ def test_pictures(tmp_path, archive):
     expected = expected_files()
     first = source.read(np.array([0]))[0]
     assert np.array_equal(first, expected["n01440764/n01440764_10026.npy"])
+
+
+def test_pictures_are_counted_without_a_progress_bar(tmp_path, archive, monkeypatch):
+    """In two goes, so that those made before are counted, too; `TQDM_DISABLE=1` does the same."""
+    monkeypatch.setattr(program, "tqdm", functools.partial(tqdm, disable=True))
+    broken = {**CLASSES["n02105855"], "n02105855_41.JPEG": b"x"}
+    write_imagenet(archive, {**CLASSES, "n02105855": broken})
+    assert prepare(archive) == 2
+    write_imagenet(archive, CLASSES)
+    assert prepare(archive) == 0
+    check_output(tmp_path / "ILSVRC2012", expected_files())
 
 
 def test_other_size(tmp_path, archive):

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import struct
 import tarfile
 
@@ -192,3 +193,10 @@ def test_options(tmp_path, archive, capsys):
     assert prepare(archive, "--help") == 0
     assert "expected_images" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == [archive.name]
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (5, 5), (6, 6), (7, 6), (256, 6)])
+def test_workers_are_bounded_by_default(archive, capsys, monkeypatch, cores, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert prepare(archive, "--help") == 0
+    assert f"(default: '{workers}')" in capsys.readouterr().out.partition("--workers")[2][:300]
