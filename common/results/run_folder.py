@@ -116,7 +116,7 @@ class RunFolder:
             return
         # A key that is newer than the record had its default value then.
         recorded = {**default_values(), **record["settings"]}
-        self._refuse_changes("configuration", recorded, dataclasses.asdict(settings))
+        self._refuse_changes("another configuration", recorded, dataclasses.asdict(settings))
 
     def start(self, settings, conditions, environment):
         """Records what the run is, or checks that it is what was recorded.
@@ -135,7 +135,7 @@ class RunFolder:
         if not record["conditions"]:
             record |= {"conditions": conditions, "environment": environment}
             self._write_record(record)
-        self._refuse_changes("conditions", record["conditions"], conditions)
+        self._refuse_changes("other conditions", record["conditions"], conditions)
         for folder in (self.samples, self.checkpoints):
             folder.mkdir(exist_ok=True)
 
@@ -144,7 +144,7 @@ class RunFolder:
         if differing:
             changes = ", ".join(f"{k}: {recorded.get(k)!r} -> {ours.get(k)!r}" for k in differing)
             raise UserError(
-                f"{self.path} was started with another {what} ({changes}). Use the same, or "
+                f"{self.path} was started with {what} ({changes}). Use the same, or "
                 "another result_root_folder, or move the folder away."
             )
 
