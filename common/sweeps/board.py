@@ -105,7 +105,10 @@ class Board:
         """A job's process has ended, `record` being what its folder says then."""
         state, name = record["state"], task.name
         if state == "done":
-            self._end(task, state, f"{device} finishes task {name}", record)
+            missing = len(record.get("missing_metrics", []))
+            rest = f"; {missing} row(s) of its metrics are missing" if missing else ""
+            level = logging.WARNING if missing else logging.INFO
+            self._end(task, state, f"{device} finishes task {name}{rest}", record, level)
         elif state == "interrupted":
             self._end(task, state, f"{device} stops task {name}: it goes on with the next start")
         else:
