@@ -68,7 +68,7 @@ def restore_generator(generator, checkpoint):
         UserError: it is damaged, or of another network.
     """
     try:
-        status = tf.train.Checkpoint(generator=generator).restore(str(checkpoint))
+        status = tf.train.Checkpoint(generator=generator).read(str(checkpoint))
         status.assert_existing_objects_matched().expect_partial()
     except DAMAGES as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
