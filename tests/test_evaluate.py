@@ -53,10 +53,10 @@ def evaluate(cache, capsys):
     return run
 
 
-def train(path, cache):
+def train(path, cache, **changes):
     """Trains a small job on the digits, as `train_job` does."""
     variant = VARIANTS["no_gamma_cnn"]
-    settings = small_settings(variant, **SETTINGS)
+    settings = small_settings(variant, **SETTINGS, **changes)
     options = RunOptions(data_dir=Path("data"), cache_dir=str(cache))
     resources = Resources(options)
     root_seed = derive_seed(settings.seed, settings.run)
@@ -117,6 +117,23 @@ def test_missing_rows_are_those_that_training_wrote(run, trained, evaluate):
     assert run.metrics_path.read_bytes() == trained.metrics_path.read_bytes()
     assert records_of(run) == records_of(trained)
     assert evaluate(f"--run={run.path}")["added"] == []
+
+
+def test_rows_that_are_made_are_no_longer_recorded_as_missing(run, evaluate):
+    drop_rows(run, 3)
+    run.note_metrics(missing=[3, 5, 6])  # 5 has its row, 6 no checkpoint
+    assert evaluate(f"--run={run.path}")["added"] == [3]
+    assert (run.state, run.record["missing_metrics"]) == ("done", [6])
+
+
+def test_the_row_before_the_first_iteration_can_be_made_later(tmp_path, cache, evaluate):
+    run = train(tmp_path / "run", cache, initial_metrics=True)
+    before = run.metrics_path.read_bytes()
+    drop_rows(run, -1)
+    run.note_metrics(missing=[-1])
+    result = evaluate(f"--run={run.path}")
+    assert (result["added"], run.record["missing_metrics"]) == ([-1], [])
+    assert run.metrics_path.read_bytes() == before
 
 
 def test_permanent_checkpoints_are_measured_when_the_recent_ones_are_gone(run, trained, evaluate):

@@ -72,7 +72,8 @@ class Sweep:
 
     Attributes:
         scheduler: the `SchedulerConfig`.
-        jobs: the distinct jobs, in the order of their first appearance.
+        jobs: the jobs of distinct settings, in the order of their first appearance, under the name
+            that they have there.
         count: how many there are with repeats.
     """
 
@@ -111,9 +112,11 @@ def expand(variant, config, overrides=(), only=()):
             jobs.append(Job(settings, folder_name(values, scheduler)))
     if not jobs:
         raise UserError(f"no job of the configuration matches --only {' --only '.join(only)}.")
-    distinct = tuple(dict.fromkeys(jobs))
-    _refuse_shared_folders(distinct)
-    return Sweep(scheduler, distinct, len(jobs))
+    distinct = {}
+    for job in jobs:  # 1 and 1.0 give different names to what is the same job
+        distinct.setdefault(job.settings, job)
+    _refuse_shared_folders(distinct.values())
+    return Sweep(scheduler, tuple(distinct.values()), len(jobs))
 
 
 def folder_name(values, scheduler):

@@ -37,6 +37,8 @@ class RunFolder:
     - "failed": the attempt ended with an error, or was killed (a negative exit code).
     - "interrupted": it stopped on request, with a checkpoint.
 
+    Its `missing_metrics`, if any, are the iterations whose metrics failed.
+
     Args:
         path: the folder; it need not exist.
         log_file: name of the run's log in it.
@@ -116,7 +118,7 @@ class RunFolder:
             return
         # A key that is newer than the record had its default value then.
         recorded = {**default_values(), **record["settings"]}
-        self._refuse_changes("configuration", recorded, dataclasses.asdict(settings))
+        self._refuse_changes("another configuration", recorded, dataclasses.asdict(settings))
 
     def start(self, settings, conditions, environment):
         """Records what the run is, or checks that it is what was recorded.
@@ -135,7 +137,7 @@ class RunFolder:
         if not record["conditions"]:
             record |= {"conditions": conditions, "environment": environment}
             self._write_record(record)
-        self._refuse_changes("conditions", record["conditions"], conditions)
+        self._refuse_changes("other conditions", record["conditions"], conditions)
         for folder in (self.samples, self.checkpoints):
             folder.mkdir(exist_ok=True)
 
@@ -144,7 +146,7 @@ class RunFolder:
         if differing:
             changes = ", ".join(f"{k}: {recorded.get(k)!r} -> {ours.get(k)!r}" for k in differing)
             raise UserError(
-                f"{self.path} was started with another {what} ({changes}). Use the same, or "
+                f"{self.path} was started with {what} ({changes}). Use the same, or "
                 "another result_root_folder, or move the folder away."
             )
 
@@ -198,6 +200,19 @@ class RunFolder:
     def finish(self):
         """Records that the run is done."""
         self._write_record({**self._read_record(), "state": "done"})
+
+    def note_metrics(self, *, made=(), missing=()):
+        """Records at which iterations the metrics failed, or were made after all.
+
+        Args:
+            made: iterations, -1 for before the first.
+            missing: likewise.
+        """
+        record = self._read_record()
+        known = record.get("missing_metrics", [])
+        ids = sorted({*known, *missing} - {*made})
+        if ids != known:
+            self._write_record({**record, "missing_metrics": ids})
 
     def _write_record(self, record):
         with atomic_write(self.record_path) as file:
@@ -278,6 +293,9 @@ def _check_record(record):
     for name in ("settings", "conditions"):
         if not isinstance(record[name], dict):
             raise TypeError(f"{name} is not a dictionary")
+    ids = record.get("missing_metrics", [])
+    if not isinstance(ids, list) or any(type(each) is not int for each in ids):
+        raise TypeError("missing_metrics is not a list of numbers")
     for name in ("attempts", "exit_code"):
         if type(record.get(name)) not in (int, type(None)):
             raise TypeError(f"{name} is not a number")

@@ -67,14 +67,20 @@ class Sweeper:
     def replaces(self, record):
         """Whether a folder of this record (None: without any) is to be set aside.
 
-        What was trained since this start stays: by itself, or by another start at the same time.
+        What was trained since this start stays: by itself, which the record says (the hosts' clocks
+        may differ), or by another start at the same time.
         """
-        return self.force_rerun and not self._saw(record)
+        return self.force_rerun and not self._made(record) and not self._saw(record)
 
-    def leaves_failed(self, record):
-        """Whether another start has tried the job during this one, and failed."""
-        others = record.get("sweep") != self.name
-        return others and is_failed_for_good(record) and self._saw(record)
+    def leaves(self, record):
+        """Whether the job is done, or another start has tried it during this one and failed."""
+        if record["state"] == "done":
+            return True
+        return is_failed_for_good(record) and not self._made(record) and self._saw(record)
+
+    def _made(self, record):
+        """Whether the latest attempt is this start's."""
+        return record is not None and record.get("sweep") == self.name
 
     def _saw(self, record):
         """Whether the latest attempt ended, or at least started, since this start."""
@@ -207,13 +213,13 @@ class Attempt:
 
 def _claim(task, sweeper):
     """Locks the job's folder; a folder to be replaced is set aside."""
-    if sweeper.force_rerun and sweeper.replaces(_record_if_readable(task.folder)):
+    if sweeper.force_rerun and sweeper.replaces(record_if_readable(task.folder)):
         task.folder.set_aside()
     lock = task.folder.acquire()
     try:
         task.folder.check(task.job.settings)
         record = task.folder.record
-        if record and (record["state"] == "done" or sweeper.leaves_failed(record)):
+        if record and sweeper.leaves(record):
             raise NothingToDoError(record)
     except BaseException:
         lock.close()
@@ -221,8 +227,8 @@ def _claim(task, sweeper):
     return lock
 
 
-def _record_if_readable(folder):
-    """What cannot be continued has no record: it is set aside like anything else."""
+def record_if_readable(folder):
+    """What a `RunFolder` says, None if it says nothing or something else."""
     try:
         return folder.record
     except UserError:

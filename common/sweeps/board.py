@@ -5,7 +5,7 @@ from collections import deque
 
 from common.errors import UserError
 from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
-from common.sweeps.attempt import is_failed_for_good
+from common.sweeps.attempt import is_failed_for_good, record_if_readable
 
 # What becomes of a job: "elsewhere" means that another start of `main.py` has it.
 _STATUSES = {
@@ -52,7 +52,6 @@ class Board:
             task.folder.check(task.job.settings)
             record = task.folder.record
         state = record["state"] if record else "queued"
-        self._needed[task.name] = _devices_needed(task, record)
         if state == "done":
             self._end(task, "done", f"skips task {task.name}: it is done")
         elif is_failed_for_good(record) and not retries:
@@ -64,7 +63,16 @@ class Board:
 
     def _enqueue(self, task):
         self.states[task.name] = "queued"
+        self._needed[task.name] = self._devices_of(task)
         self._queue.append(task)
+
+    def _devices_of(self, task):
+        """By its configuration, or because it is trained on so many already and is to go on."""
+        record = record_if_readable(task.folder)
+        sweeper = self._sweeper
+        goes_on = record and not (sweeper.replaces(record) or sweeper.leaves(record))
+        recorded = record["conditions"].get("replicas") if goes_on else None
+        return task.job.settings.num_gpus or recorded
 
     def _end(self, task, state, text, record=None, level=logging.INFO):
         self.states[task.name] = state
@@ -97,7 +105,10 @@ class Board:
         """A job's process has ended, `record` being what its folder says then."""
         state, name = record["state"], task.name
         if state == "done":
-            self._end(task, state, f"{device} finishes task {name}", record)
+            missing = len(record.get("missing_metrics", []))
+            rest = f"; {missing} row(s) of its metrics are missing" if missing else ""
+            level = logging.WARNING if missing else logging.INFO
+            self._end(task, state, f"{device} finishes task {name}{rest}", record, level)
         elif state == "interrupted":
             self._end(task, state, f"{device} stops task {name}: it goes on with the next start")
         else:
@@ -151,12 +162,6 @@ class Board:
 def _ending(record):
     reason = record.get("reason")
     return f"exit code {record.get('exit_code')}" + (f", {reason}" if reason else "")
-
-
-def _devices_needed(task, record):
-    """By its configuration, or because it is trained on so many already."""
-    recorded = (record or {"conditions": {}})["conditions"].get("replicas")
-    return task.job.settings.num_gpus or recorded
 
 
 def sizes_for(board, task, slots):

@@ -15,7 +15,7 @@ import common
 from common.errors import UserError
 from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from common.results.run_folder import FolderInUseError
-from common.sweeps.attempt import Attempt, Check, NothingToDoError
+from common.sweeps.attempt import Attempt, Check, NothingToDoError, record_if_readable
 from common.sweeps.local import STOPPING, Signals
 from common.sweeps.slots import VISIBLE, Slot
 
@@ -65,8 +65,7 @@ class ClusterScheduler:
             return self._board.exit_status
         self._connect()
         try:
-            gpus = [node["Resources"].get("GPU", 0) for node in self._ray.nodes() if node["Alive"]]
-            self._gpus = int(max(gpus))
+            self._look_for_devices()
             for task in self._board.queued:
                 self._refuse_too_many(task)
             with Signals() as signals:
@@ -111,19 +110,27 @@ class ClusterScheduler:
         except (OSError, OverflowError) as error:
             raise UserError(f"--cluster={self._address}: nobody answers there ({error}).") from None
 
+    def _look_for_devices(self):
+        """Jobs train on GPUs if the cluster has any, otherwise on CPUs."""
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        self._has_gpus = any(machine.get("GPU", 0) >= 1 for machine in machines)
+        self._device = "GPU" if self._has_gpus else "CPU"
+        self._most = int(max(machine.get(self._device, 0) for machine in machines))
+
     def _refuse_too_many(self, task):
+        """Ray would wait for such a machine for ever."""
         count = self._count(task)
-        if 0 < self._gpus < count:
+        if count > self._most:
             raise UserError(
-                f"{task.name} needs {count} GPUs, and the cluster's largest machine has "
-                f"{self._gpus}."
+                f"{task.name} needs {count} {self._device}(s), and the cluster's largest machine "
+                f"has {self._most}."
             )
 
     def _count(self, task):
         return self._board.devices_needed(task) or len(self._ids[0])
 
     def _remote(self, function, count, **options):
-        devices = {"num_gpus": count, "num_cpus": 1} if self._gpus else {"num_cpus": count}
+        devices = {"num_gpus": count, "num_cpus": 1} if self._has_gpus else {"num_cpus": count}
         return self._ray.remote(**devices, **options)(function)
 
     def _check(self, signals):
@@ -158,6 +165,11 @@ class ClusterScheduler:
 
     def _submit(self):
         while task := self._board.next_for():
+            try:
+                self._refuse_too_many(task)
+            except UserError as error:  # another start has begun it on more
+                self._board.unusable(task, error)
+                continue
             count = self._count(task)
             run = self._remote(
                 run_job, count, max_retries=_RETRIES, retry_exceptions=[ProcessKilledError]
@@ -192,7 +204,8 @@ class ClusterScheduler:
             text = f"lost {_RETRIES + 1} times ({reason}); the next start takes it up"
             self._board.unusable(task, text, code=None)
             return
-        self._note_start(task, task.folder.record)
+        if outcome in ("ended", "ended elsewhere"):
+            self._note_start(task, found)
         if outcome == "ended":
             self._has_looked = False
             self._board.ended(task, device_of(found), found)
@@ -209,7 +222,7 @@ class ClusterScheduler:
             return
         self._watched = time.monotonic()
         for task in self._pending.values():
-            self._note_start(task, task.folder.record)
+            self._note_start(task, record_if_readable(task.folder))
         running = {
             f"{self._devices[task.name]} {number}": task.folder
             for number, task in enumerate(self._pending.values(), start=1)
@@ -277,7 +290,7 @@ def _begin(task, slot, sweeper):
         try:
             return Attempt(task, slot, sweeper)
         except FolderInUseError:
-            record = task.folder.record
+            record = record_if_readable(task.folder)
             if not record or record.get("sweep") != sweeper.name:
                 raise
             time.sleep(_PAUSE)

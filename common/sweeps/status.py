@@ -27,6 +27,7 @@ class JobStatus:
         exit_code: of the latest attempt.
         reason: a line that says why it failed, or why the folder cannot be used.
         attempts: how many there were.
+        missing_metrics: how many rows its table lacks as they could not be made.
     """
 
     name: str
@@ -37,6 +38,7 @@ class JobStatus:
     exit_code: int | None = None
     reason: str | None = None
     attempts: int = 0
+    missing_metrics: int = 0
 
 
 def read_status(name, folder):
@@ -59,6 +61,7 @@ def read_status(name, folder):
         fid=last_fid(folder.metrics_path),
         where=":".join(where) or None,
         attempts=record.get("attempts", 0),
+        missing_metrics=len(record.get("missing_metrics", [])),
         **known,
     )
 
@@ -76,7 +79,7 @@ def last_fid(path):
 
 def print_table(statuses, stream):
     """Prints a line for each job, why some failed, and how many are in each state."""
-    header = ("state", "iteration", "left", "FID", "exit", "tries", "where", "job")
+    header = ("state", "iteration", "left", "FID", "unmeasured", "exit", "tries", "where", "job")
     rows = [header, *(_row(status) for status in statuses)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -85,6 +88,10 @@ def print_table(statuses, stream):
     for status in statuses:
         if status.reason:
             print(f"{status.name}: {status.reason}", file=stream)
+    missing = sum(status.missing_metrics for status in statuses)
+    if missing:
+        text = f"{missing} row(s) of metrics are missing, as they failed (see worker.log): "
+        print(f"{text}python -m common.evaluate --run=RESULTS_FOLDER adds them", file=stream)
     print(describe_counts(status.state for status in statuses), file=stream)
 
 
@@ -106,6 +113,7 @@ def _row(status):
         f"{progress.iteration:,}/{progress.iterations:,}" if progress else "-",
         format_seconds(left) if left else "-",
         "-" if status.fid is None else f"{status.fid:.2f}",
+        str(status.missing_metrics or "-"),
         "-" if status.exit_code is None else str(status.exit_code),
         str(status.attempts),
         status.where or "-",

@@ -1,5 +1,6 @@
 """Checkpoints of a run: TensorFlow's own, under the original's names (specification, section 7)."""
 
+import contextlib
 import json
 import logging
 import os
@@ -71,18 +72,28 @@ class Checkpoints:
             UserError: it cannot be written; those before it are as they were.
         """
         self._progress.assign(json.dumps({"global_id": global_id, "written": written}))
-        folder = self._folder / f"global_id-{global_id}" if permanent else self._folder
-        try:
-            self._write(folder, f"model-{global_id}")
-            _write_state(folder)
+        folder = self._permanent(global_id) if permanent else self._folder
+        with _writing(folder, global_id):
+            name = f"model-{global_id}"
+            _place(folder, name, lambda aside: self._checkpoint.write(str(aside / name)))
             if not permanent:
-                self._remove_old()
                 _write_state(folder)
-        except (OSError, tf.errors.OpError) as error:
-            raise UserError(
-                f"{folder}: checkpoint {global_id} cannot be written ({_first_line(error)}). Those "
-                "before it are intact: mend the cause, and the same command goes on."
-            ) from error
+                self._remove_old()
+            _write_state(folder)
+
+    def keep(self, global_id):
+        """Copies a checkpoint that is there to where it is kept for good, unless it is.
+
+        Raises:
+            UserError: it cannot be written; the others are as they were.
+        """
+        name, folder = f"model-{global_id}", self._permanent(global_id)
+        if (folder / f"{name}.index").exists():
+            return
+        files = list(self._folder.glob(f"{name}.*"))
+        with _writing(folder, global_id):
+            _place(folder, name, lambda aside: [shutil.copy(path, aside) for path in files])
+            _write_state(folder)
 
     def has(self, global_id, *, permanent=False):
         """Whether there is such a checkpoint in the folder to restore from."""
@@ -96,20 +107,8 @@ class Checkpoints:
         for path in [*passing, *due[KEPT:]]:
             _remove(path)
 
-    def _write(self, folder, name):
-        for left in folder.glob(".model-*.partial"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        aside = folder / f".{name}.partial"
-        aside.mkdir(parents=True)
-        try:
-            self._checkpoint.write(str(aside / name))
-            # Without its index a checkpoint is not one: the index comes last.
-            for path in sorted(aside.iterdir(), key=lambda path: path.suffix == ".index"):
-                sync(path)
-                path.replace(folder / path.name)
-            sync(folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    def _permanent(self, global_id):
+        return self._folder / f"global_id-{global_id}"
 
     def restore(self):
         """Restores the newest checkpoint that can be read; damaged ones are reported.
@@ -137,6 +136,34 @@ class Checkpoints:
 
     def _candidates(self):
         return list_checkpoints(self._restore_from)
+
+
+@contextlib.contextmanager
+def _writing(folder, global_id):
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"{folder}: checkpoint {global_id} cannot be written ({_first_line(error)}). Those "
+            "before it are intact: mend the cause, and the same command goes on."
+        ) from error
+
+
+def _place(folder, name, write):
+    """Brings a checkpoint's files to the disk that `write` makes in the folder it is given."""
+    for left in folder.glob(".model-*.partial"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    aside = folder / f".{name}.partial"
+    aside.mkdir(parents=True)
+    try:
+        write(aside)
+        # Without its index a checkpoint is not one: the index comes last.
+        for path in sorted(aside.iterdir(), key=lambda path: path.suffix == ".index"):
+            sync(path)
+            path.replace(folder / path.name)
+        sync(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def list_checkpoints(folder):

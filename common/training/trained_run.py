@@ -106,14 +106,20 @@ def fill_metrics(path, options):
         if recorded is not None:
             _check_same("metrics", recorded, describe_metrics(evaluator))
         table = MetricsTable(run.folder.metrics_path, evaluator.columns)
-        missing = {i: p for i, p in run.checkpoints.items() if i not in table.ids}
+        # The generator as it is built is that before the first iteration.
+        initial = {-1: None} if run.settings.initial_metrics else {}
+        available = {**initial, **run.checkpoints}
+        missing = {i: p for i, p in available.items() if i not in table.ids}
         with resources.strategy.scope():
             generator = run.build_generator()
         sampler = Sampler(resources.strategy, generator, run.settings, run.root_seed)
         for global_id, checkpoint in missing.items():
-            restore_generator(generator, checkpoint)
+            if checkpoint is not None:
+                restore_generator(generator, checkpoint)
             evaluation = evaluator.evaluate(sampler.metric_samples(global_id))
             table.add(global_id, evaluation.values, evaluation.record)
+            run.folder.note_metrics(made=[global_id])
+        run.folder.note_metrics(made=table.ids)
     return table, list(missing)
 
 

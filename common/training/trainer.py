@@ -39,7 +39,7 @@ class Trainer:
         root_seed: the run's.
         evaluator: an `Evaluator`, or None to train without metrics.
         strict_metrics: whether a failure to compute them ends the training; otherwise it is
-            logged, its row left out, and training goes on.
+            logged and recorded, its row left out, the checkpoint kept, and training goes on.
         start_up: a `StartUp`, which the first iteration ends.
     """
 
@@ -260,9 +260,11 @@ class Trainer:
         if global_id not in self._table.ids:
             evaluation = self._evaluate(global_id)
             if evaluation is None:
+                self._leave_for_later(global_id)
                 return
             self._table.add(global_id, evaluation.values, evaluation.record)
             _LOG.info("global_id %d: %s", global_id, evaluation.values)
+        self._folder.note_metrics(made=[global_id])
         scalars = {f"metric/{name}": value for name, value in self._table.row(global_id).items()}
         self._events.write(global_id, scalars, time.time())
 
@@ -277,6 +279,12 @@ class Trainer:
                 raise
             _LOG.exception("global_id %d: the metrics failed; their row is left out", global_id)
             return None
+
+    def _leave_for_later(self, global_id):
+        """Keeps what `fill_metrics` needs; before the first iteration, that is the seed."""
+        if global_id >= 0:
+            self._checkpoints.keep(global_id)
+        self._folder.note_metrics(missing=[global_id])
 
 
 def _layers_not_finite(*models):

@@ -80,6 +80,21 @@ def test_equal_jobs_merge():
     assert (sweep.count, values_of(sweep, "run")) == (4, [(0,), (1,)])
 
 
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [{"scale": [1, 1.0]}],
+        [{"scale": [1]}, {"scale": [1.0]}],
+        [{"scale": [1]}, {"scale": [1], "precision": ["float32"]}],  # its default
+    ],
+)
+def test_jobs_that_are_equal_but_for_how_they_are_written_are_one_under_the_first_name(blocks):
+    sweep = expand(NO_GAMMA, config_of(*blocks))
+    assert (sweep.count, len(sweep.jobs)) == (2, 1)
+    assert "scale-1,sn_mode" in sweep.jobs[0].folder
+    assert "precision" not in sweep.jobs[0].folder
+
+
 def test_the_names_of_a_configuration_with_integers_for_floats_are_the_originals():
     (job,) = expand(NO_GAMMA, config_of({"scale": [1]})).jobs
     assert "scale-1,sn_mode" in job.folder
@@ -441,13 +456,12 @@ def test_any_sweep_has_each_job_once_and_counts_all(blocks):
     shared = {key: value for key, value in JOB.items() if key not in ("scale", "run")}
     config = {"scheduler_config": {"gpu": ["0"]}, "global_config": shared, "test_config": blocks}
     sweep = expand(SAME_GAMMA, config)
-    expected = [
-        f"d_gp_coe-{coefficient},run-{run},"
-        for block in blocks
-        for coefficient, run in product(block["d_gp_coe"], block["run"])
-    ]
+    expected = [pair for block in blocks for pair in product(block["d_gp_coe"], block["run"])]
     assert sweep.count == len(expected)
-    assert sorted(job.folder for job in sweep.jobs) == sorted(set(expected))
+    names = {}
+    for coefficient, run in expected:  # 1 == 1.0
+        names.setdefault((coefficient, run), f"d_gp_coe-{coefficient},run-{run},")
+    assert sorted(job.folder for job in sweep.jobs) == sorted(names.values())
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,17 @@ def test_a_run_that_is_done_stays_done_however_its_process_ends(folder, code):
     assert (folder.state, folder.record["exit_code"]) == ("done", code)
 
 
+def test_metrics_that_failed_are_recorded_until_they_are_made(started):
+    started.note_metrics(made=[1])
+    assert "missing_metrics" not in started.record
+    started.note_metrics(missing=[9])
+    started.note_metrics(missing=[-1, 9])
+    started.finish()
+    assert started.record["missing_metrics"] == [-1, 9]
+    started.note_metrics(made=[9, 19])
+    assert (started.record["missing_metrics"], started.state) == ([-1], "done")
+
+
 # Refusals
 
 
@@ -233,6 +244,8 @@ GARBAGE = [
             {"conditions": [1]},
             {"attempts": "1"},
             {"exit_code": [3]},
+            {"missing_metrics": 3},
+            {"missing_metrics": ["3"]},
             {"started": 5},
             {"started": "yesterday"},
             {"ended": "2020-01-01T00:00:00"},

@@ -73,6 +73,27 @@ def test_what_the_check_finds_is_said_once(sweep):
     assert not (sweep.base / "results").exists()
 
 
+def test_a_record_that_becomes_unreadable_costs_its_job_alone(sweep):
+    process = sweep.start(LOCAL, seconds=0.25)
+    sweep.wait_until_running(2, process)
+    damaged = next(i for i, count in enumerate(sweep.counts) if count)
+    sweep.folders[damaged].record_path.write_text("{")
+    out, errors = process.communicate(timeout=100)
+    assert process.returncode == 2, errors
+    assert "Traceback" not in errors
+    assert out.splitlines()[-1] == "4 jobs: 3 done, 1 unusable"
+    assert any(f"fails task <{damaged}>" in line and "cannot be read" in line for line in sweep.log)
+
+
+def test_more_cpus_than_a_machine_has_are_refused_before_anything_waits_for_them(sweep):
+    folder = sweep.folders[0]
+    with folder.lock():  # as if it had been trained on three devices elsewhere
+        folder.start(sweep.jobs[0].settings, {"replicas": 3}, {})
+    status, _, errors = sweep.run(LOCAL)
+    assert status == 2
+    assert re.search(r"error: .*run-0,.* needs 3 CPU\(s\), .* has 2\.", errors)
+
+
 def test_a_cluster_that_is_not_there_is_one_line(sweep):
     status, _, errors = sweep.run("--cluster=127.0.0.1:1")
     assert status == 2

@@ -64,6 +64,20 @@ def test_retries_are_made_by_the_same_start_and_no_more_of_them(sweep):
     assert sweep.iterations(0) == list(range(ITERATIONS))
 
 
+@pytest.mark.parametrize("rerun", [False, True], ids=lambda value: f"force_rerun={value}")
+def test_a_job_is_tried_again_on_as_many_devices_as_before(tmp_path, rerun):
+    sweep = LightSweep(tmp_path, 3)
+    if rerun:
+        assert sweep.run("--set=gpu=0")[0] == 0
+    options = ("--set=gpu=2,0+1", f"--set=force_rerun={rerun}".lower(), "--retries=1")
+    # When the single device is free, only the job that has failed on the two is left.
+    status, _, errors = sweep.run(*options, wrong={1: ["exit 1"]}, seconds=0.05)
+    assert status == 0, errors
+    sweep.refuse_losses()
+    devices = re.findall(r"gpu(\S+) receives task <1>", "\n".join(sweep.log))
+    assert devices[-2:] == ["0,1", "0,1"]
+
+
 def test_sigkill_of_a_child_is_reported_and_the_next_start_goes_on(sweep):
     status, out, _ = sweep.run(wrong={2: ["kill"]})
     assert status == 3

@@ -124,6 +124,14 @@ def test_a_forced_rerun_replaces_what_is_older_than_itself():
     assert not Sweeper.new().replaces({"started": before})
 
 
+def test_a_forced_rerun_never_replaces_its_own_attempts_whatever_another_hosts_clock_says():
+    sweeper = Sweeper.new(force_rerun=True)
+    past = (sweeper.started - timedelta(hours=1)).isoformat()
+    record = {"state": "failed", "exit_code": 1, "started": past, "ended": past}
+    assert not sweeper.replaces({**record, "sweep": sweeper.name})
+    assert sweeper.replaces({**record, "sweep": "another"})
+
+
 @pytest.mark.parametrize(
     ("content", "start", "line"),
     [

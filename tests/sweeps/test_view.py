@@ -184,12 +184,27 @@ def test_the_table_shows_what_is_known_of_a_job():
     failed = JobStatus("run-1,", "failed", None, None, "host:gpu1", -9, "killed by SIGKILL", 1)
     print_table([running, failed], stream)
     assert [line.split() for line in stream.getvalue().splitlines()] == [
-        ["state", "iteration", "left", "FID", "exit", "tries", "where", "job"],
-        ["running", "1,200/400,000", "11:04:40", "23.46", "-", "2", "host:gpu0", "run-0,"],
-        ["failed", "-", "-", "-", "-9", "1", "host:gpu1", "run-1,"],
+        ["state", "iteration", "left", "FID", "unmeasured", "exit", "tries", "where", "job"],
+        ["running", "1,200/400,000", "11:04:40", "23.46", "-", "-", "2", "host:gpu0", "run-0,"],
+        ["failed", "-", "-", "-", "-", "-9", "1", "host:gpu1", "run-1,"],
         ["run-1,:", "killed", "by", "SIGKILL"],
         ["2", "jobs:", "1", "running,", "1", "failed"],
     ]
+
+
+def test_metrics_that_failed_are_counted(tmp_path):
+    (job,) = expand(NO_GAMMA, config_of()).jobs
+    folder = RunFolder(tmp_path / job.folder)
+    with folder.lock():
+        folder.start(job.settings, {}, {})
+        folder.note_metrics(missing=[99, 199])
+        folder.finish()
+    stream = io.StringIO()
+    print_table([read_status("run-0,", folder), JobStatus("run-1,", "done")], stream)
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[4] for line in lines[:3]] == ["unmeasured", "2", "-"]
+    assert lines[3].startswith("2 row(s) of metrics are missing")
+    assert lines[-1] == "2 jobs: 2 done"
 
 
 # The views

@@ -165,7 +165,29 @@ def test_metrics_that_fail_do_not_cost_the_training(tmp_path, caplog):
         assert [row["global_id"] for row in csv.DictReader(table)] == ["1", "5"]
     assert "global_id 3: the metrics failed" in caplog.text
     assert "out of luck" in caplog.text
-    assert RunFolder(tmp_path / "run").state == "done"
+    folder = RunFolder(tmp_path / "run")
+    assert (folder.state, folder.record["missing_metrics"]) == ("done", [3])
+
+
+def test_where_the_metrics_failed_the_checkpoint_is_kept(tmp_path):
+    train(tmp_path / "run", iteration=14, network=FailsAt(1, RuntimeError("out of luck")))
+    checkpoints = tmp_path / "run" / "checkpoint"
+    assert not (checkpoints / "model-1.index").exists()  # the last five are 5 to 13
+    kept = tf.train.load_checkpoint(checkpoints / "global_id-1" / "model-1")
+    assert kept.get_variable_to_shape_map()
+    assert tf.train.latest_checkpoint(checkpoints / "global_id-1").endswith("model-1")
+
+
+def test_metrics_that_are_made_when_the_run_goes_on_are_no_longer_missing(tmp_path):
+    with pytest.raises(InterruptedRunError):
+        train(tmp_path / "run", stop_after=3, iteration=6, network=FailsAt(2, RuntimeError("no")))
+    folder = RunFolder(tmp_path / "run")
+    assert folder.record["missing_metrics"] == [3]
+    train(tmp_path / "run", iteration=6)
+    assert folder.record["missing_metrics"] == []
+    train(tmp_path / "whole", iteration=6)
+    tables = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("run", "whole")]
+    assert tables[0] == tables[1]
 
 
 def test_strict_metrics_end_the_training_after_a_checkpoint(tmp_path):
