@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
+from common import flag_values
 from common.configuration.sweep import Sweep, expand, results_folder
 from common.errors import UserError
 from common.exit_status import EXIT_OK, EXIT_USER_ERROR
@@ -120,10 +121,7 @@ def _parse(variant, argv):
     """The parsed options, or None after `--help`."""
     values = flags.FlagValues()
     _define_flags(values)
-    try:
-        rest = values(argv)[1:]
-    except flags.Error as error:
-        raise UserError(f"{error} (see --help)") from None
+    rest = flag_values.parse(values, argv)
     if values.help:
         print(f"{variant.name}: python main.py [options]\n{values.get_help()}")
         return None

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
+from common import flag_values
 from common.errors import UserError
 from common.exit_status import EXIT_OK, EXIT_USER_ERROR
 
@@ -36,10 +37,7 @@ def main(argv=None):
     try:
         values = flags.FlagValues()
         _define_flags(values)
-        try:
-            sets = values(sys.argv if argv is None else argv)[1:]
-        except flags.Error as error:
-            raise UserError(f"{error} (see --help)") from None
+        sets = flag_values.parse(values, sys.argv if argv is None else argv)
         if values.help:
             print(f"{USAGE}\n{values.get_help()}")
             return EXIT_OK
@@ -190,7 +188,10 @@ def _open_set(text, values):
     if text in DATASETS:
         counts = (values.expected_images, values.expected_classes)
         return open_source(text, Path(values.data_dir or "data"), values.data_route, *counts)
-    checkpoint = _as_checkpoint(path)
+    try:
+        checkpoint = _as_checkpoint(path)
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"{text}: {error.strerror}") from error
     if checkpoint:
         return _open_checkpoint(*checkpoint, values)
     if not path.exists():
@@ -211,7 +212,7 @@ def _as_checkpoint(path):
         path = path.with_suffix("")
     if path.is_dir() and path.name.startswith("global_id-"):
         path = path / path.name.replace("global_id", "model")
-    if not path.with_name(path.name + ".index").exists():
+    if not (path.parent / f"{path.name}.index").exists():
         return None
     for folder in path.parents:
         if (folder / "run.json").exists():

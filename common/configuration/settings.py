@@ -4,9 +4,10 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from common.errors import UserError
+from common.errors import UserError, shown
 
 _REQUIRED = object()
+_INT_END = 2**63  # where TensorFlow's integers end
 
 
 DATASET_NAMES = ("cifar10", "stl10", "celeba", "imagenet", "digits")
@@ -85,7 +86,7 @@ class Settings:
     restore: bool = _key("the original's switch for resuming, which is automatic", default=False)
 
     # Beyond the original.
-    seed: int = _key("with `run`, determines everything random", default=0, minimum=0)
+    seed: int = _key("with `run`, determines everything random", default=0, minimum=0, below=2**128)
     width: int = _key("channels of the narrowest layer; the paper's is 64", default=64, minimum=1)
     precision: str = _key(
         "dtype policy of the networks; estimates and losses keep the variables' precision",
@@ -159,20 +160,21 @@ def check_value(name, value):
     if value is None and field.default is None and field.metadata["only"] is None:
         return None
     value = _coerce(name, field.type, value)
-    _check_range(name, value, field.metadata["checks"])
+    limits = {"below": _INT_END} if field.type is int else {}
+    _check_range(name, value, {**limits, **field.metadata["checks"]})
     return value
 
 
 def _coerce(name, wanted, value):
     accepted = (int, float) if wanted is float else wanted
     if not isinstance(value, accepted) or isinstance(value, bool) != (wanted is bool):
-        raise UserError(f"{name}={value!r}: a value of type {wanted.__name__} is needed.")
+        raise UserError(f"{name}={shown(value)}: a value of type {wanted.__name__} is needed.")
     try:
         value = wanted(value)
     except OverflowError:  # an integer beyond the floats
         value = math.inf
     if wanted is float and not math.isfinite(value):
-        raise UserError(f"{name}={value!r}: the value must be finite.")
+        raise UserError(f"{name}={shown(value)}: the value must be finite.")
     return value
 
 
@@ -185,7 +187,7 @@ def _check_range(name, value, checks):
     )
     for rule, holds, words in rules:
         if rule in checks and not holds(checks[rule]):
-            raise UserError(f"{name}={value!r}: the value must be {words} {checks[rule]}.")
+            raise UserError(f"{name}={shown(value)}: the value must be {words} {checks[rule]}.")
 
 
 def parse_value(name, text):

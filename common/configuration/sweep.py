@@ -6,6 +6,7 @@ blocks `{key: [values]}`. Within a block all values are combined; the blocks are
 
 import dataclasses
 import itertools
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,9 @@ from common.configuration.settings import (
     parse_text,
     parse_value,
 )
-from common.errors import UserError
+from common.errors import UserError, shown
 
+_MAX_COMBINATIONS = 1_000_000  # of a block; the paper's largest has 190
 _LONGEST_FILE_NAME = 255  # bytes, on all common file systems
 
 
@@ -148,6 +150,13 @@ def _is_file_name(text):
     return text.isprintable() and "/" not in text and text not in ("", ".", "..")
 
 
+def _is_path(text):
+    """Whether a file system can have the path, with a job's folder and its files below it."""
+    parts = [part.encode(errors="replace") for part in Path(text).parts]
+    short = all(len(part) <= _LONGEST_FILE_NAME for part in parts) and sum(map(len, parts)) < 2048
+    return short and "\0" not in text
+
+
 def _sections(config):
     known = {"scheduler_config": dict, "global_config": dict, "test_config": list}
     if not isinstance(config, dict):
@@ -169,14 +178,14 @@ def _scheduler_config(values):
             raise UserError(f"unknown scheduler_config key {name!r}. Known: {', '.join(fields)}.")
         if type(value) is not fields[name].type:  # not isinstance: True is no number of characters
             wanted = fields[name].type.__name__
-            raise UserError(f"scheduler_config {name}={value!r}: a {wanted} is needed.")
+            raise UserError(f"scheduler_config {name}={shown(value)}: a {wanted} is needed.")
     if "gpu" not in values:
         raise UserError('scheduler_config lacks "gpu", the list of device ids.')
     scheduler = SchedulerConfig(**{**values, "gpu": [_device_text(e) for e in values["gpu"]]})
     for name, (holds, wanted) in _SCHEDULER_RULES.items():
         value = getattr(scheduler, name)
         if not holds(value):
-            raise UserError(f"scheduler_config {name}={value!r}: {wanted} is needed.")
+            raise UserError(f"scheduler_config {name}={shown(value)}: {wanted} is needed.")
     _refuse_shared_devices(scheduler)
     return scheduler
 
@@ -184,11 +193,14 @@ def _scheduler_config(values):
 def _device_text(entry):
     """An entry of `gpu` with its numbers as texts, 0 and "00" as "0"."""
     if isinstance(entry, (list, tuple)):
-        return [_device_text(device) for device in entry]
-    is_number = type(entry) is int or (
-        isinstance(entry, str) and re.fullmatch("[0-9]{1,9}", entry) is not None
-    )
-    return str(int(entry)) if is_number else entry
+        return [_number_text(device) for device in entry]
+    return _number_text(entry)
+
+
+def _number_text(device):
+    if isinstance(device, str) and re.fullmatch("[0-9]{1,9}", device):
+        device = int(device)
+    return str(device) if type(device) is int and abs(device) < 10**9 else device
 
 
 def _refuse_shared_devices(scheduler):
@@ -220,7 +232,12 @@ _SCHEDULER_RULES = {
         lambda gpus: gpus and all(_are_devices([gpu]) or _are_devices(gpu) for gpu in gpus),
         'a list of ids like 0 or "0", or of lists of them,',
     ),
-    "log_file": (_is_file_name, "a file name without a folder"),
+    "log_file": (
+        lambda name: _is_file_name(name) and _is_path(name),
+        "a file name without a folder",
+    ),
+    "result_root_folder": (_is_path, "a path that is not too long"),
+    "scheduler_log_file_path": (_is_path, "a path that is not too long"),
     "config_string_value_maxlen": (lambda length: length > 0, "a positive number"),
     "ignored_keys_for_folder_name": (_are_strings, "a list of strings"),
     "ignored_characters_for_folder_name": (_are_strings, "a list of strings"),
@@ -276,9 +293,20 @@ def _combinations(blocks, overrides):
             if not isinstance(values, (list, tuple, range)):
                 raise UserError(f"config.py: test_config[{index}][{name!r}] must be a list.")
         fixed = {key: [overrides[key]] if key in overrides else block[key] for key in block}
+        if math.prod(map(_length, fixed.values())) > _MAX_COMBINATIONS:
+            raise UserError(
+                f"config.py: test_config[{index}] has more than {_MAX_COMBINATIONS:,} combinations."
+            )
         for values in itertools.product(*fixed.values()):
             combinations.append(dict(zip(fixed, values, strict=True)))
     return combinations
+
+
+def _length(values):
+    try:
+        return len(values)
+    except OverflowError:  # of a range
+        return math.inf
 
 
 def _refuse_shared_folders(jobs):

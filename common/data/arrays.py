@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import tokenize
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ def _check(path: Path | str, file: BinaryIO, size: int, shape: tuple[int, ...], 
     expected = f"uint8 {list(shape)}, C order"
     if found != expected:
         raise UserError(f"{path}: found {found}, expected {expected}. {advice}")
-    promised = offset + int(np.prod(shape))
+    promised = offset + math.prod(shape)  # exact, where NumPy's product would wrap
     if size != promised:
         raise UserError(
             f"{path}: found {size:,} bytes, expected {promised:,} from its header; the file is "

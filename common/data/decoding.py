@@ -36,6 +36,17 @@ def decode(
             raise ValueError(
                 f"a picture of {width}x{height}, not {stored_size[1]}x{stored_size[0]}"
             )
-        if width * height > MAX_PIXELS:  # Pillow itself would only warn, up to twice as many
-            raise ValueError(f"a picture of {width}x{height}, more than {MAX_PIXELS:,} pixels")
+        check_size(picture)
         return np.asarray(prepare(picture))
+
+
+def check_size(picture: Image.Image) -> None:
+    """Refuses a picture, opened but not decoded, that would take too much memory.
+
+    Raises:
+        ValueError: more than `MAX_PIXELS`; Pillow itself would only warn, up to twice as many.
+    """
+    if picture.width * picture.height > MAX_PIXELS:
+        raise ValueError(
+            f"a picture of {picture.width}x{picture.height}, more than {MAX_PIXELS:,} pixels"
+        )

@@ -114,12 +114,14 @@ def _read_sidecar(spec: TfdsSpec, target: Path) -> dict[str, Any] | None:
         size = target.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{_sidecar(target)}: cannot be read ({error}). Delete it to convert anew."
         ) from error
     expected = {**_description(spec), "bytes": size}
     if spec.labelled and isinstance(found, dict) and not isinstance(found.get("classes"), int):
+        found = None
+    if isinstance(found, dict) and not isinstance(found.get("builder"), str):
         found = None
     if not isinstance(found, dict) or {key: found.get(key) for key in expected} != expected:
         _LOG.warning("%s: stale or incomplete, so it is converted anew", target)

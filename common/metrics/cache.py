@@ -28,7 +28,7 @@ _DIGEST = "cache/sha256"
 UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, SyntaxError),
     *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
-    *(MemoryError, tokenize.TokenError),
+    *(MemoryError, OverflowError, RecursionError, tokenize.TokenError),
 )
 
 

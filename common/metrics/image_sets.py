@@ -14,17 +14,21 @@ from PIL import Image, UnidentifiedImageError
 
 from common.data import ArraySource, ImageSource
 from common.data.arrays import map_any_images
+from common.data.decoding import check_size
 from common.errors import UserError
 from common.metrics.frechet import GaussianStatistics
 from common.metrics.statistics_files import read_npz, statistics_from
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+# Pillow goes by the contents, not the name, and would have Ghostscript run a PostScript program.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM", "TIFF")
 MAX_IMAGE_BYTES = 64 * 2**20
 _SAMPLE_KEYS = ("arr_0", "images", "samples")
 _READ_ERRORS = (
     *(OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, SyntaxError),
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, OverflowError),
+    IndexError,  # by zipfile, of a member without a name
     *(UnidentifiedImageError, Image.DecompressionBombError),
 )
 
@@ -144,7 +148,8 @@ class _EncodedImages(ImageSource):
 
     def _decode(self, entry: Any) -> np.ndarray:
         try:
-            with Image.open(io.BytesIO(self._read_bytes(entry))) as image:
+            with Image.open(io.BytesIO(self._read_bytes(entry)), formats=_FORMATS) as image:
+                check_size(image)
                 return np.asarray(image.convert("RGB"))
         except _READ_ERRORS as error:
             raise UserError(

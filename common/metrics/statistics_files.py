@@ -1,5 +1,6 @@
 """Stored statistics, as other tools write and read them: `.npz` with `mu` and `sigma`."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,37 @@ from common.files import atomic_write
 from common.metrics.cache import UNREADABLE
 from common.metrics.frechet import GaussianStatistics
 
+# Images are rarely packed tenfold; a few kilobytes can pretend to be gigabytes.
+_MAX_RATIO = 100
+_ALWAYS_UNPACKED = 64 * 2**20
+
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Reads all arrays of a `.npz` file, without unpickling.
 
     Raises:
-        UserError: The file is not one, is damaged, or holds Python objects.
+        UserError: The file is not one, is damaged, holds Python objects, or unpacks to more than 64
+            MiB and a hundred times its size.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            _refuse_bomb(path, archive.zip)
+            arrays = {name: archive[name] for name in archive.files}
     except UNREADABLE as error:
         raise UserError(f"{path} is not a readable .npz file ({error}); make it again") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # NumPy gives the bytes of any other member
+            raise UserError(f"{path}: {name} in it is not an array; make it again")
+    return arrays
+
+
+def _refuse_bomb(path: Path, archive: zipfile.ZipFile) -> None:
+    size = sum(member.file_size for member in archive.infolist())
+    if size > _ALWAYS_UNPACKED + _MAX_RATIO * path.stat().st_size:
+        raise UserError(
+            f"{path} unpacks to {size:,} bytes, more than {_MAX_RATIO} times its size; if that is "
+            "right, store it uncompressed (numpy.savez)"
+        )
 
 
 def statistics_from(path: Path, arrays: dict[str, np.ndarray]) -> GaussianStatistics:

@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
+from common import flag_values
 from common.errors import UserError
 from common.exit_status import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
 from common.files import atomic_write
@@ -174,10 +175,7 @@ def _parse(preparation: Preparation, folder: Path, argv: list[str]) -> Options |
     """The options, or None after `--help`."""
     values = flags.FlagValues()
     _define_flags(values, preparation, folder)
-    try:
-        rest = values(argv)[1:]
-    except flags.Error as error:
-        raise UserError(f"{error} (see --help)") from None
+    rest = flag_values.parse(values, argv)
     if values.help:
         print(f"{preparation.name}: python preprocess.py [options]\n{values.get_help()}")
         return None
@@ -193,7 +191,7 @@ def _parse(preparation: Preparation, folder: Path, argv: list[str]) -> Options |
         expected_classes=given.get("expected_classes"),
         skip=given.get("on_error") == "skip",
     )
-    if not options.input.is_file():
+    if not os.path.isfile(options.input):  # unlike Path.is_file() on a name that is too long
         raise UserError(f"--input: {options.input} not found; put the archive there")
     return options
 

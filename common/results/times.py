@@ -4,6 +4,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 
+from common.errors import UserError
 from common.files import atomic_write
 
 EVERY = 1000
@@ -36,7 +37,15 @@ def drop_times_after(path, global_id):
 
 
 def training_seconds(path):
-    """Seconds from the first recorded start to the last recorded end, by the clock on the wall."""
-    moments = [line.split(": ", 1)[1] for line in Path(path).read_text().splitlines()]
-    first, last = (datetime.strptime(m, "%Y-%m-%d %H:%M:%S.%f") for m in (moments[0], moments[-1]))
+    """Seconds from the first recorded start to the last recorded end, by the clock on the wall.
+
+    Raises:
+        UserError: the file is missing, or is not as `record_time` writes it.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        moments = [line.partition(": ")[2] for line in (lines[0], lines[-1])]
+        first, last = (datetime.strptime(moment, "%Y-%m-%d %H:%M:%S.%f") for moment in moments)
+    except (OSError, ValueError, IndexError) as error:
+        raise UserError(f"{path} cannot be read ({error}): it is not a run's time.txt") from error
     return (last - first).total_seconds()

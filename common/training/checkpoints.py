@@ -12,17 +12,21 @@ import tensorflow as tf
 
 from common.errors import UserError
 from common.files import atomic_write, sync
+from common.training.checkpoint_index import check_index
 
 KEPT = 5
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"model-(\d{1,18})\.index")
-# What TensorFlow raises for a file that is cut short, altered, missing, or of another network.
+# What TensorFlow, and the decoding of a run's progress, raise for a file that is cut short,
+# altered, missing, or of another network.
 DAMAGES = (
     tf.errors.OpError,
     AssertionError,
+    AttributeError,
     IndexError,
     KeyError,
     OSError,
+    RecursionError,
     TypeError,
     ValueError,
 )
@@ -103,6 +107,7 @@ class Checkpoints:
         candidates = self._candidates()
         for path in candidates:
             try:
+                check_index(path)
                 self._checkpoint.read(str(path)).assert_consumed()
                 return _progress(self._progress.numpy())
             except DAMAGES as error:
@@ -159,7 +164,7 @@ def iteration_of(checkpoint):
 
 def _newest_first(folder):
     """Paths of a folder's checkpoints, without suffix."""
-    paths = [path.with_suffix("") for path in folder.glob("model-*") if _NAME.match(path.name)]
+    paths = [path.with_suffix("") for path in folder.glob("model-*") if _NAME.fullmatch(path.name)]
     return sorted(paths, key=iteration_of, reverse=True)
 
 
@@ -182,8 +187,9 @@ def _progress(text):
     """`(global_id, written)` of the JSON text that a checkpoint carries."""
     progress = json.loads(text)
     global_id, written = progress["global_id"], progress["written"]
-    if not isinstance(global_id, int) or not isinstance(written, dict):
-        raise TypeError(f"the record of its progress is {text!r}")
+    sizes = written.get("events", {}).values()
+    if type(global_id) is not int or not all(type(s) is int and s >= 0 for s in sizes):
+        raise TypeError("the record of its progress is damaged")
     return global_id, written
 
 

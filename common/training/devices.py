@@ -33,14 +33,14 @@ def _read_tf_config():
     """
     try:
         config = json.loads(os.environ["TF_CONFIG"])
-        cluster, task = config["cluster"], (config["task"]["type"], int(config["task"]["index"]))
+        cluster, task = config["cluster"], (config["task"]["type"], config["task"]["index"])
         unknown = set(cluster) - {"chief", "worker"}
         if unknown:
             raise ValueError(f"roles {unknown} are not used in this training")
         addresses = [address for role in cluster.values() for address in role]
         if not all(isinstance(a, str) and ":" in a for a in addresses):
             raise ValueError(f"addresses must be HOST:PORT, found {addresses}")
-        if not 0 <= task[1] < len(cluster[task[0]]):
+        if type(task[1]) is not int or not 0 <= task[1] < len(cluster[task[0]]):
             raise ValueError(f"there is no {task[0]} {task[1]} in the cluster")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(

@@ -10,9 +10,12 @@ from common.networks import NETWORKS
 from common.randomness import derive_seed
 from common.results.metrics_table import MetricsTable
 from common.results.run_folder import RunFolder
+from common.training.checkpoint_index import check_index
 from common.training.checkpoints import DAMAGES, iteration_of, list_checkpoints
 from common.training.run import Resources, describe_metrics, set_precision
 from common.training.sampling import Sampler
+
+_MAX_REPLICAS = 2**12  # more than any run has
 
 
 class TrainedRun:
@@ -68,6 +71,7 @@ def restore_generator(generator, checkpoint):
         UserError: it is damaged, or of another network.
     """
     try:
+        check_index(checkpoint)
         status = tf.train.Checkpoint(generator=generator).read(str(checkpoint))
         status.assert_existing_objects_matched().expect_partial()
     except DAMAGES as error:
@@ -94,7 +98,7 @@ def fill_metrics(path, options):
     """
     run = TrainedRun(path)
     with run.folder.lock():
-        resources = Resources(options, run.conditions.get("replicas", 1))
+        resources = Resources(options, _read_replicas(run))
         source = resources.source(run.settings)
         _check_same("data", run.conditions.get("data"), source.record)
         evaluator = resources.evaluator(run.settings, run.root_seed)
@@ -124,9 +128,15 @@ def recorded_metrics(run):
     recorded = run.conditions.get("metrics")
     if recorded is None:
         return (), None
-    columns = recorded["columns"]
+    try:
+        columns, network = [str(c) for c in recorded["columns"]], str(recorded["network"]["name"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{run.folder.record_path} cannot be read: its metrics have no columns or no network "
+            f"({error!r}); name the metrics and the network"
+        ) from error
     names = (n for n, m in METRICS.items() if any(c.endswith(m.columns[0]) for c in columns))
-    return tuple(names), recorded["network"]["name"]
+    return tuple(names), network
 
 
 def _read_settings(path, values):
@@ -136,9 +146,17 @@ def _read_settings(path, values):
     if unknown or missing:
         raise UserError(f"{path}: unknown or missing keys {', '.join(unknown + missing)}")
     checked = {
-        name: value if value is None else check_value(name, value) for name, value in values.items()
+        name: None if value is FIELDS[name].default is None else check_value(name, value)
+        for name, value in values.items()
     }
     return Settings(**checked)
+
+
+def _read_replicas(run):
+    replicas = run.conditions.get("replicas", 1)
+    if type(replicas) is not int or not 1 <= replicas <= _MAX_REPLICAS:
+        raise UserError(f"{run.folder.record_path}: replicas is {replicas!r}, not a number of such")
+    return replicas
 
 
 def _check_same(what, recorded, ours):

@@ -69,7 +69,8 @@ def _list_members(archive: Path) -> list[ZipMember]:
     try:
         with zipfile.ZipFile(archive) as file:
             infos = [info for info in file.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    # zipfile raises an IndexError of a member without a name.
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, IndexError) as error:
         raise UserError(f"{archive}: not a readable zip archive ({error}); get it anew") from error
     seen = set()
     for info in infos:

@@ -291,3 +291,27 @@ def test_any_value_is_typed_or_refused(key, value):
         return
     assert checked == value
     assert checked is None or type(checked) is FIELDS[key].type
+
+
+def _deep():
+    value = []
+    for _ in range(5000):
+        value = [value]
+    return value
+
+
+_HUGE = {"large": 10**5000, "small": -(10**5000), "deep": _deep()}
+
+
+@pytest.mark.parametrize("value", _HUGE.values(), ids=_HUGE)
+@pytest.mark.parametrize("key", ["iteration", "g_lr", "sn_mode", "restore"])
+def test_values_that_cannot_even_be_shown_are_refused(key, value):
+    with pytest.raises(UserError, match=f"^{key}="):
+        check_value(key, value)
+
+
+@pytest.mark.parametrize(("key", "end"), [("seed", 2**128), ("iteration", 2**63)])
+def test_integers_have_an_end(key, end):
+    assert check_value(key, end - 1) == end - 1
+    with pytest.raises(UserError, match=f"below {end}"):
+        check_value(key, end)

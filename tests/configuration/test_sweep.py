@@ -169,6 +169,9 @@ def test_a_wrong_swept_value_is_refused(value):
         ("log_file", ".."),
         ("log_file", "logs/worker.log"),
         ("log_file", 3),
+        ("log_file", "x" * 256),
+        ("result_root_folder", "results/" + "x" * 256),
+        ("scheduler_log_file_path", "a\0b"),
         ("force_rerun", "yes"),
         ("force_rerun", 1),
         ("config_string_value_maxlen", 0),
@@ -181,7 +184,8 @@ def test_a_wrong_swept_value_is_refused(value):
     ],
 )
 def test_a_wrong_scheduler_value_is_refused(key, value):
-    refused(config_of(scheduler={key: value}), f"scheduler_config {key}={value!r}", "needed")
+    message = f"scheduler_config {key}={value!r}"
+    refused(config_of(scheduler={key: value}), message[:200], "needed")
 
 
 def test_devices_are_needed():
@@ -458,3 +462,20 @@ def test_any_sweep_has_each_job_once_and_counts_all(blocks):
     for coefficient, run in expected:  # 1 == 1.0
         names.setdefault((coefficient, run), f"d_gp_coe-{coefficient},run-{run},")
     assert sorted(job.folder for job in sweep.jobs) == sorted(names.values())
+
+
+@pytest.mark.parametrize(
+    "runs", [range(1_000_001), range(10**30), [0] * 1001], ids=["million", "endless", "product"]
+)
+def test_too_many_combinations_are_refused_before_they_are_made(runs):
+    with pytest.raises(UserError, match=r"test_config\[0\] has more than 1,000,000 combinations"):
+        expand(NO_GAMMA, config_of({"run": runs, "n_dis": [1] * 1001}))
+
+
+@pytest.mark.parametrize("key", ["gpu", "force_rerun", "config_string_value_maxlen"])
+def test_a_scheduler_value_that_cannot_even_be_shown_is_refused(key):
+    value = [10**5000] if key == "gpu" else 10**5000
+    if key == "config_string_value_maxlen":
+        value = -value
+    with pytest.raises(UserError, match="too large to show"):
+        expand(NO_GAMMA, config_of(scheduler={key: value}))

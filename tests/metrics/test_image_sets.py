@@ -116,6 +116,47 @@ def bomb(path):
     (path / "bomb.png").write_bytes(header)
 
 
+def large(path):
+    """More than Pillow would warn about, and less than it would refuse."""
+    path.mkdir()
+    Image.new("1", (13_000, 13_000)).save(path / "large.png")
+
+
+def postscript(path):
+    """What Pillow would have Ghostscript run."""
+    path.mkdir()
+    text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    (path / "program.png").write_text(text)
+
+
+def text_members(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("mu", "sigma"):
+            archive.writestr(f"{name}.npy", b"text")
+
+
+def nameless(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"")
+        archive.infolist()[0].filename = ""  # in the directory, which is written last
+
+
+def huge_shape(path):
+    header = io.BytesIO()
+    shape = {"descr": "<f8", "fortran_order": False, "shape": (2**70,)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mu.npy", header.getvalue())
+
+
+def wrapping_shape(path):
+    """A product of 2**64 elements is 0 in 64 bits."""
+    header = io.BytesIO()
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (2**32, 2**31, 2, 3)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    path.write_bytes(header.getvalue())
+
+
 def no_images(path):
     path.mkdir()
     (path / "notes.txt").write_text("text")
@@ -125,6 +166,16 @@ REFUSED = {
     "damaged": (damaged_image, "a.PNG cannot be read"),
     "sizes": (another_size, r"b/2.png has 6x4 pixels and the first one 6x7"),
     "bomb": (bomb, "bomb.png cannot be read"),
+    "large": (large, "more than 89,478,485 pixels"),
+    "postscript": (postscript, "cannot identify image file"),
+    "members.npz": (text_members, "mu in it is not an array"),
+    "nameless.zip": (nameless, "not a readable zip archive"),
+    "huge.npz": (huge_shape, "not a readable .npz file"),
+    "wrapping.npy": (wrapping_shape, "truncated"),
+    "bomb.npz": (
+        lambda path: np.savez_compressed(path, np.zeros((1000, 256, 256, 3), np.uint8)),
+        "unpacks to 196,608,128 bytes, more than 100 times its size",
+    ),
     "empty": (no_images, "no images"),
     "none.zip": (lambda path: path.write_bytes(b"PK" + b"x" * 99), "not a readable zip"),
     "none.tar": (lambda path: path.write_bytes(b"x" * 2000), "not a readable tar"),

@@ -254,3 +254,12 @@ def test_unreadable(archive, capsys):
     archive.chmod(0)
     refused(capsys, archive, "Permission denied")
     archive.chmod(stat.S_IRUSR)
+
+
+def test_a_member_without_a_name_is_damage(tmp_path, capsys):
+    path = tmp_path / "img_align_celeba.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", b"")
+        archive.infolist()[0].filename = ""  # in the directory, which is written last
+    assert run("CelebA", path) == 2
+    assert "not a readable zip archive" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from common.errors import UserError
 from common.results.times import is_timed, record_time, training_seconds
 
 
@@ -42,3 +43,10 @@ def test_training_seconds(tmp_path, seconds):
         f"iter 99 ends: {end.strftime(form)}\n"
     )
     assert training_seconds(path) == seconds
+
+
+@pytest.mark.parametrize("content", ["", "iter 0 starts", "iter 0 starts: yesterday\n", "\udcff"])
+def test_another_file_has_no_training_seconds(tmp_path, content):
+    (tmp_path / "time.txt").write_text(content, errors="surrogateescape")
+    with pytest.raises(UserError, match=r"time\.txt cannot be read"):
+        training_seconds(tmp_path / "time.txt")

@@ -242,6 +242,19 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
     assert (step.generator.layers[1].bias.numpy() == 3).all()
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{}", '{"global_id": 7, "written": 1}',
+                                  '{"global_id": true, "written": {}}',
+                                  '{"global_id": 7, "written": {"events": {"a": -1}}}',
+                                  '{"global_id": 7, "written": {"events": []}}'])  # fmt: skip
+def test_a_checkpoint_without_a_sane_record_of_progress_is_not_used(tmp_path, text, caplog):
+    weight = tf.Variable(1.0)
+    Checkpoints(tmp_path, weight=weight).save(3, {})
+    progress = tf.Variable(text)
+    tf.train.Checkpoint(progress=progress, weight=weight).write(str(tmp_path / "model-7"))
+    assert Checkpoints(tmp_path, weight=weight).restore() == (3, {})
+    assert "model-7 cannot be restored" in caplog.text
+
+
 def test_checkpoints_that_are_gone_are_not_taken_for_a_new_run(tmp_path):
     variant = VARIANTS["no_gamma_cnn"]
     step = build_step(variant, small_settings(variant), SEED)

@@ -1,0 +1,99 @@
+"""Checks the index of a TensorFlow checkpoint before TensorFlow reads it.
+
+TensorFlow verifies the checksums, and returns errors for what does not fit them. But where an entry
+is nonsense and its checksum is right, it ends the whole process. The index is a table of LevelDB:
+blocks of entries `(length shared with the last key, rest of the key, value)`, and a footer.
+"""
+
+import math
+import struct
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import tensor_bundle_pb2
+
+_FOOTER = 48  # bytes: two handles, padding, magic number
+_MAGIC = 0xDB4775248B80FB57
+_MAX_BYTES = 2**26
+_MAX_ELEMENTS = 2**40
+
+
+def check_index(checkpoint):
+    """Checks `<checkpoint>.index`, apart from its checksums.
+
+    Args:
+        checkpoint: path of the checkpoint, without a suffix.
+
+    Raises:
+        OSError: as of reading.
+        ValueError: it is not the index of a checkpoint.
+    """
+    with Path(f"{checkpoint}.index").open("rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"the index is larger than {_MAX_BYTES:,} bytes")
+    if len(data) < _FOOTER or int.from_bytes(data[-8:], "little") != _MAGIC:
+        raise ValueError("the index is damaged, or not one")
+    try:
+        for key, value in _entries(data):
+            _check_entry(key, value)
+    except (IndexError, struct.error, DecodeError) as error:
+        raise ValueError(f"the index is damaged ({error})") from error
+
+
+def _entries(data):
+    """Yields all keys and values of a table."""
+    _, footer = _handle(data[-_FOOTER:])
+    index, _ = _handle(footer)
+    for _, value in _block_entries(data, *index):
+        yield from _block_entries(data, *_handle(value)[0])
+
+
+def _block_entries(data, offset, size):
+    """Yields the keys and values of a block."""
+    block = data[offset : offset + size]
+    if len(block) != size or data[offset + size] != 0:
+        raise ValueError("a block of the index is cut short or compressed")
+    (restarts,) = struct.unpack("<I", block[-4:])
+    rest, key = block[: max(0, len(block) - 4 - 4 * restarts)], b""
+    while rest:
+        shared, rest = _varint(rest)
+        fresh, rest = _varint(rest)
+        length, rest = _varint(rest)
+        if shared > len(key) or fresh + length > len(rest):
+            raise ValueError("an entry of the index is cut short")
+        key = key[:shared] + rest[:fresh]
+        yield key, rest[fresh : fresh + length]
+        rest = rest[fresh + length :]
+
+
+def _handle(data):
+    """`(offset, size)` of a block, and what follows."""
+    offset, data = _varint(data)
+    size, data = _varint(data)
+    return (offset, size), data
+
+
+def _varint(data):
+    """An integer of seven bits a byte, the lowest first, and what follows it."""
+    value = 0
+    for position in range(10):
+        value |= (data[position] & 127) << 7 * position
+        if data[position] < 128:
+            return value, data[position + 1 :]
+    raise ValueError("a number in the index is too long")
+
+
+def _check_entry(key, value):
+    if not key:
+        tensor_bundle_pb2.BundleHeaderProto().ParseFromString(value)
+        return
+    entry = tensor_bundle_pb2.BundleEntryProto()
+    entry.ParseFromString(value)
+    sizes = [dimension.size for dimension in entry.shape.dim]
+    if entry.shape.unknown_rank or entry.slices or min([0, *sizes]) < 0:
+        raise ValueError(f"{key!r} in the index has no definite shape")
+    if math.prod(max(1, size) for size in sizes) > _MAX_ELEMENTS or len(sizes) > 254:
+        raise ValueError(f"{key!r} in the index has the impossible shape {sizes[:10]}")
+    if min(entry.offset, entry.size, entry.shard_id) < 0:
+        raise ValueError(f"{key!r} in the index is at an impossible place")
