@@ -1,12 +1,9 @@
 """Writing a file so that it is either complete under its name or absent."""
 
 import os
-import tempfile
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
-
-_UMASK = os.umask(0)  # read once: there is no way but to set it
-os.umask(_UMASK)
 
 
 @contextmanager
@@ -22,19 +19,19 @@ def atomic_write(path, mode="w", *, durable=True):
         OSError: as of writing; the file under the final name is then as it was.
     """
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with open(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
         if durable:
             sync(path.parent)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

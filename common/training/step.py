@@ -105,7 +105,7 @@ class TrainingStep:
             if self.variant.summary_after_update:
                 before = scalars
                 scalars = before | tf.cond(
-                    summaries_due,
+                    tf.convert_to_tensor(summaries_due),
                     lambda: self._measure(batch.images, fake),
                     lambda: {
                         tag: before[tag] for tag in before if not tag.startswith("gradient_norm")

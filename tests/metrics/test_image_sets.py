@@ -206,11 +206,11 @@ REFUSED = {
     "postscript": (postscript, "cannot identify image file"),
     "members.npz": (text_members, "not a readable .npz file"),
     "nameless.zip": (nameless, "not a readable zip archive"),
-    "huge.npz": (huge_shape, "not a readable .npz file"),
+    "huge.npz": (huge_shape, r"has mu: float64 \[1180591620717411303424\]"),
     "wrapping.npy": (wrapping_shape, "truncated"),
     "bomb.npz": (
         lambda path: np.savez_compressed(path, np.zeros((1000, 256, 256, 3), np.uint8)),
-        "unpacks to 196,608,128 bytes, more than 100 times its size",
+        "unpacks to 196,608,000 bytes, more than 100 times",
     ),
     "other": (lambda path: claimed(path, 1000), "2.png has 1000x1000 pixels and the first one 6x7"),
     "pixels": (lambda path: claimed(path, 10_000), "10000x10000, more than 89,478,485 pixels"),

@@ -13,7 +13,6 @@ import tensorflow as tf
 from common.command_line import main
 from common.configuration.settings import make_settings
 from common.errors import UserError
-from common.metrics import InvalidSamplesError
 from common.results.run_folder import RunFolder
 from common.sweeps import worker
 from common.training import run
@@ -30,7 +29,6 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
         (None, 0),
         (UserError("mend it"), 2),
         (DivergedError("loss/g is not finite"), 3),
-        (InvalidSamplesError("NaN in sample 7"), 3),
         (InterruptedRunError("stopped after iteration 7"), 75),
         (FULL, 2),  # the next start takes such a job up again
         (tf.errors.ResourceExhaustedError(None, None, "x; No space left on device"), 2),
