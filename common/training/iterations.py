@@ -109,9 +109,13 @@ class CompiledIterations:
 
     def _run(self, first, count):
         rows = tf.TensorArray(keras.config.floatx(), size=count)
+        # TensorFlow overlaps a loop's iterations as far as their tensors allow, and lets one read
+        # variables that the one before has yet to update.
         for index in tf.range(count):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             if self._n_dis > 1:
                 for _ in tf.range(self._n_dis - 1):
+                    tf.autograph.experimental.set_loop_options(parallel_iterations=1)
                     self._on_replicas(self._step.discriminator_step, next(self._batches))
             summaries_due = (first + tf.cast(index, tf.int64) + 1) % self._summary_freq == 0
             rows = rows.write(index, self._last_steps(summaries_due))
