@@ -28,8 +28,8 @@ def train(folder, name, count, mode):
 
 
 def is_comparable(name):
-    """Extremes are over a replica's images, not the batch's, and then averaged."""
-    return not name.startswith(("d/min_", "d/max_"))
+    """Extremes and gradient norms are a replica's, not the batch's, and then averaged."""
+    return not name.startswith(("d/min_", "d/max_", "gradient_norm/"))
 
 
 @pytest.mark.parametrize("name", ["diff_gamma_cnn"])
