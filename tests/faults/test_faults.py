@@ -28,5 +28,7 @@ def test_nothing_is_lost(fault, count, monkeypatch, capfd):
     with pytest.raises(SystemExit) as end:
         faults.main()
     result = json.loads(capfd.readouterr().out.splitlines()[-1])
+    if "not_tried" in result:
+        pytest.skip(result["not_tried"])
     assert (result["faults"], result["differences"], result["unclear_ends"]) == (count, [], [])
     assert end.value.code == 0
