@@ -14,6 +14,7 @@ import time
 
 from common.configuration.settings import Settings
 from common.exit_status import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
+from common.files import atomic_write
 from common.results.progress import ProgressFile
 from common.results.run_folder import RunFolder
 from common.sweeps.child import die_with
@@ -63,7 +64,8 @@ def count(settings, folder, wrong, stops):
             time.sleep(SECONDS)
             print(iteration, file=notes, flush=True)
             progress.update(iteration + 1)
-            checkpoint.write_text(str(iteration + 1))
+            with atomic_write(checkpoint) as file:  # a full disk must not leave it empty
+                file.write(str(iteration + 1))
             if iteration == max(done, settings.iteration // 2):
                 go_wrong(wrong)
             if stops:
