@@ -59,7 +59,11 @@ def count(settings, folder, wrong, stops):
     done = int(checkpoint.read_text()) if checkpoint.exists() else 0
     print(f"from {done} on {os.environ['CUDA_VISIBLE_DEVICES']!r}")
     progress = ProgressFile(folder.progress_path, settings.iteration, done)
-    with open(folder.path / "iterations.txt", "a", encoding="utf-8") as notes:
+    path = folder.path / "iterations.txt"
+    if path.exists():  # notes after the checkpoint are taken back, as training takes back its rows
+        noted = [line for line in path.read_text().splitlines() if line and int(line) < done]
+        path.write_text("".join(f"{line}\n" for line in noted))
+    with open(path, "a", encoding="utf-8") as notes:
         for iteration in range(done, settings.iteration):
             time.sleep(SECONDS)
             print(iteration, file=notes, flush=True)
