@@ -3,6 +3,7 @@
 from common.layers.batch_norm import BatchNorm, moving_average_advances
 from common.layers.collapse import collapse
 from common.layers.convolution import MeanPoolingConv2D, ResidualConv2D, UpsamplingConv2D
+from common.layers.leaky_relu import LeakyReLU
 from common.layers.spectral_norm import (
     BidirectionalScaledSN,
     Gamma,
@@ -17,6 +18,7 @@ __all__ = [
     "BatchNorm",
     "BidirectionalScaledSN",
     "Gamma",
+    "LeakyReLU",
     "MeanPoolingConv2D",
     "ResidualConv2D",
     "SpectralNormConv2D",

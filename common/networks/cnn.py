@@ -2,6 +2,7 @@
 
 import keras
 
+from common.layers import LeakyReLU
 from common.networks.blocks import Normalization, NormalizedBlocks, PlainBlocks, to_images
 
 LEAKY_SLOPE = 0.1
@@ -62,9 +63,9 @@ def build_discriminator(mg, normalization: Normalization, width=64, seed=0):
     for index, filters in enumerate((width, width, 2 * width, 2 * width, 4 * width, 4 * width)):
         size, strides = ((3, 1), (4, 2))[index % 2]
         x = blocks.conv(x, f"layer{index}.conv2d", filters, size, strides=strides)
-        x = keras.layers.LeakyReLU(LEAKY_SLOPE)(x)
+        x = LeakyReLU(LEAKY_SLOPE)(x)
     x = blocks.conv(x, "layer6.conv2d", 8 * width, 3)
-    x = keras.layers.LeakyReLU(LEAKY_SLOPE)(x)
+    x = LeakyReLU(LEAKY_SLOPE)(x)
     x = keras.layers.Flatten()(x)
     x = blocks.dense(x, "layer7.linear", 1)
     return keras.Model(images, x, name="discriminator")

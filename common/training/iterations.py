@@ -6,6 +6,16 @@ import tensorflow as tf
 from common.training.errors import WorkerLostError
 
 
+def _keep_reads_before_writes():
+    """Switches off, for the process, the graph optimiser that loses some of that order.
+
+    TensorFlow's dependency optimiser drops the control edge between a few reads of a variable and
+    its update that follows (TF 2.21, steps in a loop after another loop, with a gradient penalty):
+    now and then the penalty saw a bias after its update. What else it does saves no time here.
+    """
+    tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
+
+
 class CompiledIterations:
     """Runs training iterations on all replicas of a strategy.
 
@@ -44,6 +54,7 @@ class CompiledIterations:
             self._latents = self._iterator(pipeline.generator_latents, first_iteration)
         self._tags = ()
         self._is_multi_worker = strategy.extended._in_multi_worker_mode()
+        _keep_reads_before_writes()
         self._compiled = tf.function(
             self._run,
             input_signature=[

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from common.layers import (
+    LeakyReLU,
     MeanPoolingConv2D,
     ResidualConv2D,
     SpectralNormalized,
@@ -46,4 +47,6 @@ def _clone(layer):
         config = layer.get_config()
         config["layer"] = _clone(layer.layer)
         return type(layer)(**config)
+    if isinstance(layer, LeakyReLU):
+        return keras.layers.LeakyReLU(layer.slope, name=layer.name)
     return _PLAIN.get(type(layer), type(layer)).from_config(layer.get_config())

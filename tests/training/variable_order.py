@@ -1,0 +1,109 @@
+"""Whether the optimised graph of the training loop still reads variables before it updates them.
+
+`python -m tests.training.variable_order VARIANT DEVICES` prints each read that nothing orders
+before or after an update of the same variable, and fails if there is one.
+"""
+
+import sys
+from collections import defaultdict
+
+from tensorflow.python.eager import context
+
+from common.training.batches import BatchPipeline
+from common.training.devices import open_strategy
+from common.training.iterations import CompiledIterations
+from common.training.run import build_step
+from tests.training.small import VARIANTS, noise_source, small_settings
+
+UPDATES = {"ResourceApplyAdam": 3, "AssignVariableOp": 1, "AssignAddVariableOp": 1}
+
+
+def optimized_graphs(variant, devices=1):
+    """The graphs, as TensorFlow runs them, of two iterations of a small job."""
+    strategy = open_strategy(devices)
+    settings = small_settings(variant)
+    with strategy.scope():
+        step = build_step(variant, settings, 3)
+    pipeline = BatchPipeline(noise_source(step.discriminator.input_shape[1]), settings, 5)
+    iterations = CompiledIterations(strategy, step, pipeline, settings.n_dis, 0)
+    context.context().enable_graph_collection()
+    try:
+        iterations.run(2)
+        collected = context.context().export_run_metadata()
+    finally:
+        context.context().disable_graph_collection()
+    return [list(f.post_optimization_graph.node) for f in collected.function_graphs]
+
+
+def reads_and_updates(nodes):
+    """`{variable: (names of reads, names of updates)}`."""
+    graph = _Graph(nodes)
+    found = defaultdict(lambda: ([], []))
+    for node in nodes:
+        if node.op == "ReadVariableOp":
+            found[graph.origin(node.input[0])][0].append(node.name)
+        for handle in node.input[: UPDATES.get(node.op, 0)]:
+            found[graph.origin(handle)][1].append(node.name)
+    return dict(found)
+
+
+def unordered(nodes):
+    """`[(variable, read, update), ...]`: what may run in either order within an iteration."""
+    graph = _Graph(nodes)
+    pairs = []
+    for variable, (reads, updates) in reads_and_updates(nodes).items():
+        before = {update: graph.ancestors(update) for update in updates}
+        after = {read: graph.ancestors(read) for read in reads}
+        pairs += [
+            (variable, read, update)
+            for update in updates
+            for read in reads
+            if read not in before[update] and update not in after[read]
+        ]
+    return pairs
+
+
+class _Graph:
+    """A graph with loops; the outermost loop's way back is cut, so that one turn is looked at."""
+
+    def __init__(self, nodes):
+        self._inputs = {n.name: [i.lstrip("^").split(":")[0] for i in n.input] for n in nodes}
+        self._passes_on = {n.name for n in nodes if n.op in ("Identity", "Enter", "Switch")}
+        depth = min((_depth(n.name) for n in nodes if n.op == "NextIteration"), default=0)
+        self._cut = {n.name for n in nodes if n.op == "NextIteration" and _depth(n.name) == depth}
+
+    def origin(self, tensor):
+        """The node that made a tensor which others only pass on."""
+        name = tensor.split(":")[0]
+        while name in self._passes_on:
+            name = self._inputs[name][0]
+        return name
+
+    def ancestors(self, name):
+        """Names of all nodes that run before one."""
+        seen, ahead = set(), [name]
+        while ahead:
+            inputs = self._inputs.get(ahead.pop(), ())
+            new = [i for i in inputs if i not in seen and i not in self._cut]
+            seen.update(new)
+            ahead += new
+        return seen
+
+
+def _depth(name):
+    return name.count("/body/")
+
+
+def main(name, devices):
+    pairs = [
+        pair
+        for nodes in optimized_graphs(VARIANTS[name], int(devices))
+        for pair in unordered(nodes)
+    ]
+    for pair in pairs:
+        print(*pair)
+    sys.exit(bool(pairs))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
