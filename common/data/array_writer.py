@@ -1,11 +1,17 @@
-"""Writing a large `.npy` file of pictures, batch by batch, under its name only when complete."""
+"""Writing a large `.npy` file of pictures, batch by batch, under its name only when complete.
+
+One process writes the batches in order, or several do, each at the place where the pictures belong
+if none is skipped, and one process takes them in.
+"""
 
 import contextlib
 import fcntl
+import io
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -13,37 +19,93 @@ from common.errors import UserError
 
 
 class ArrayWriter:
-    """Appends pictures to a file whose header is settled at the end.
+    """Collects pictures in a file whose header is settled at the end.
 
     Args:
-        file: opened for binary writing, empty.
+        file: opened for reading and writing bytes, unbuffered, empty.
         image_shape: (height, width, channels) of every picture.
 
     Attributes:
-        count: the number of pictures appended so far.
+        places: where other processes may write, see `Places`.
+        count: the number of pictures so far.
     """
 
     def __init__(self, file: BinaryIO, image_shape: tuple[int, int, int]):
         self.count = 0
         self._file = file
         self._shape = image_shape
-        self._write_header()
+        self.places = Places(Path(file.name), image_shape, len(self._header()))
 
     def append(self, batch: np.ndarray) -> None:
         """Writes uint8 `[n, H, W, C]` behind what there is."""
         if batch.dtype != np.uint8 or batch.shape[1:] != self._shape:
             raise ValueError(f"expected uint8 [n, {self._shape}], got {batch.dtype} {batch.shape}")
-        self._file.write(np.ascontiguousarray(batch).data)
+        self.places.fill(self._file, self.count, batch)
         self.count += len(batch)
 
-    def finish(self) -> None:
-        """Writes the header again, now with the count; NumPy leaves room for its digits."""
-        self._file.seek(0)
-        self._write_header()
+    def take(self, first: int, count: int) -> None:
+        """Takes in what was written by `places.fill`, closing a gap before it.
 
-    def _write_header(self) -> None:
+        Args:
+            first: the place of the first picture, not before the end of what there is.
+            count: the number of pictures, in a row.
+        """
+        if first < self.count:
+            raise ValueError(f"place {first} is taken, {self.count} pictures are there")
+        if first > self.count and count:
+            self.places.fill(self._file, self.count, self.places.read(self._file, first, count))
+        self.count += count
+
+    def finish(self) -> None:
+        """Writes the header, with the count; cuts off what stands behind the last picture."""
+        self._file.seek(0)
+        _write_all(self._file, self._header())
+        self._file.truncate(self.places.start(self.count))
+
+    def _header(self) -> bytes:
+        """NumPy leaves room for the count's digits: the length is always the same."""
+        file = io.BytesIO()
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self._shape)}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        np.lib.format.write_array_header_1_0(file, header)
+        return file.getvalue()
+
+
+class Places(NamedTuple):
+    """Where the pictures stand in the file that is being written; for any process.
+
+    Attributes:
+        path: the unfinished file.
+        image_shape: (height, width, channels) of every picture.
+        offset: the length of the header.
+    """
+
+    path: Path
+    image_shape: tuple[int, int, int]
+    offset: int
+
+    def start(self, number: int) -> int:
+        """Returns the place in the file of a picture, by its number from 0."""
+        return self.offset + number * math.prod(self.image_shape)
+
+    def open(self) -> BinaryIO:
+        """Opens the file for `fill`."""
+        return self.path.open("r+b", buffering=0)
+
+    def fill(self, file: BinaryIO, first: int, batch: np.ndarray) -> None:
+        """Writes uint8 `[n, H, W, C]` from a picture's place on."""
+        file.seek(self.start(first))
+        _write_all(file, batch.reshape(-1).data)
+
+    def read(self, file: BinaryIO, first: int, count: int) -> np.ndarray:
+        """Reads `count` pictures, uint8 `[n, H, W, C]`, from a place on."""
+        file.seek(self.start(first))
+        data = file.read(self.start(count) - self.start(0))
+        return np.frombuffer(data, np.uint8).reshape(count, *self.image_shape)
+
+
+def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
+    while len(data):
+        data = data[file.write(data) :]
 
 
 @contextlib.contextmanager
@@ -62,11 +124,10 @@ def write_array(target: Path, image_shape: tuple[int, int, int]) -> Iterator[Arr
     with part.open("ab") as lock:  # by name only, lest another process's work be truncated
         _lock(lock, part)
         try:
-            with part.open("wb") as file:
+            with part.open("w+b", buffering=0) as file:
                 writer = ArrayWriter(file, image_shape)
                 yield writer
                 writer.finish()
-                file.flush()
                 os.fsync(file.fileno())
             part.replace(target)
         except BaseException:

@@ -48,7 +48,8 @@ class InceptionNetwork(FeatureNetwork):
 
     Attributes:
         num_classes: Number of logits that are given, from the first on.
-        with_bias: Whether the last layer's bias is part of them.
+        with_bias: Whether the last layer's bias is part of them: of a frozen graph's `logits` it
+            is what they are, of weights converted to PyTorch it is left out.
     """
 
     name = "inception"
@@ -56,9 +57,10 @@ class InceptionNetwork(FeatureNetwork):
     input_size = 299
     num_features = 2048
     num_classes = 1000
-    with_bias = True
 
-    def __init__(self, body: Body, sha256: str, files: dict[str, str]) -> None:
+    def __init__(
+        self, body: Body, sha256: str, files: dict[str, str], with_bias: bool = True
+    ) -> None:
         """Checks the network by running it.
 
         Args:
@@ -66,11 +68,13 @@ class InceptionNetwork(FeatureNetwork):
                 `[n, ..., 2048]`, logits `[n, 1008]` and, as a third, logits without bias.
             sha256: Digest of the weights.
             files: File name to SHA-256 of what was read.
+            with_bias: Which of the logits are given, the second output or the third.
 
         Raises:
             UserError: The outputs are not the expected ones.
         """
         self._body = body
+        self.with_bias = with_bias
         super().__init__(sha256, files)
         self._check_outputs()
 
@@ -108,14 +112,19 @@ class InceptionNetwork(FeatureNetwork):
             UserError: The bytes are not such a file.
         """
         body = torch_inception.build(torch_weights.read_state_dict(data))
-        return cls(body, hashlib.sha256(data).hexdigest(), files)
+        return cls(body, hashlib.sha256(data).hexdigest(), files, with_bias=False)
 
-    def with_logits(self, num_classes: int, with_bias: bool) -> "InceptionNetwork":
+    def with_logits(self, num_classes: int, with_bias: bool | None) -> "InceptionNetwork":
         """Returns the same network, weights shared, that gives other logits.
+
+        Args:
+            num_classes: As the attribute.
+            with_bias: As the attribute; None for what it is.
 
         Raises:
             UserError: Logits without bias are wanted, which cannot be told from this file.
         """
+        with_bias = self.with_bias if with_bias is None else with_bias
         if not with_bias and self._outputs < 3:
             raise UserError(
                 "the Inception graph does not show the bias of its logits, which this protocol "

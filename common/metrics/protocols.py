@@ -24,7 +24,8 @@ class Protocol:
             name in `RESIZES`.
         distance_resize: Likewise those of the FID, the KID and PRDC.
         classes: Number of logits that count in the Inception Score, from the first on.
-        with_bias: Whether the last layer's bias is part of them.
+        with_bias: Whether the last layer's bias is part of them; None for what the file of the
+            network gives, see `InceptionNetwork`.
         splits: Number of splits of the Inception Score.
         ddof: What is subtracted from it in the standard deviation.
         shuffle_seed: Seed of NumPy's legacy generator that shuffles the Inception Score's images.
@@ -39,7 +40,7 @@ class Protocol:
     score_resize: str
     distance_resize: str
     classes: int
-    with_bias: bool
+    with_bias: bool | None
     distance: str
     splits: int = 10
     ddof: int = 0
@@ -88,7 +89,7 @@ PROTOCOLS = {
         score_resize="TF1 bilinear",
         distance_resize="TF1 bilinear",
         classes=1000,
-        with_bias=True,
+        with_bias=None,
         distance="symmetric",
         is_samples=50_000,
         fid_samples=10_000,

@@ -146,6 +146,7 @@ class ZipMember(NamedTuple):
     """A file in a zip archive.
 
     Attributes:
+        number: its place, from 0, among those that pictures are made of.
         header: where its local header starts.
         packed: the number of bytes in the archive.
         size: the number of bytes unpacked.
@@ -154,6 +155,7 @@ class ZipMember(NamedTuple):
     """
 
     name: str
+    number: int
     header: int
     packed: int
     size: int

@@ -9,10 +9,11 @@ import sys
 import zipfile
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from common.data.array_writer import write_array
+from common.data.array_writer import Places, write_array
 from common.data.celeba import decode_celeba
 from common.errors import UserError
 from common.preparation.members import (
@@ -33,35 +34,44 @@ def prepare(options: Options) -> int:
     """Does the work; returns the number of pictures made."""
     members = _list_members(options.input)
     options.check_images(len(members))
-    work = partial(_work, options.size, options.skip)
     skipped = []
     with (
         worker_processes(options.workers) as pool,
         write_array(options.output, (options.size, options.size, 3)) as array,
         show_progress(len(members), options.output.name) as progress,
     ):
-        for pixels, faults in prepare_members(pool, options.workers, options.input, members, work):
-            array.append(pixels)
-            skipped.extend(faults)
-            progress.update(len(pixels) + len(faults))
+        work = partial(_work, array.places, options.skip)
+        for made in prepare_members(pool, options.workers, options.input, members, work):
+            array.take(made.first, made.count)
+            skipped.extend(made.faults)
+            progress.update(made.count + len(made.faults))
         write_skipped(options.output, skipped, len(members))
     return array.count
 
 
-def _work(
-    size: int, skip: bool, archive: Path, members: list[ZipMember]
-) -> tuple[np.ndarray, list[Fault]]:
-    """Makes some pictures, uint8 [n, size, size, 3]. In a worker process."""
-    pixels = np.empty((len(members), size, size, 3), np.uint8)
-    faults, made = [], 0
-    make = partial(decode_celeba, size=size)
+class _Made(NamedTuple):
+    """What a worker made of a few members: `count` pictures from the place `first` on."""
+
+    first: int
+    count: int
+    faults: list[Fault]
+
+
+def _work(places: Places, skip: bool, archive: Path, members: list[ZipMember]) -> _Made:
+    """Makes some pictures and writes them, in a row. In a worker process."""
+    pixels = np.empty((len(members), *places.image_shape), np.uint8)
+    faults, count = [], 0
+    make = partial(decode_celeba, size=places.image_shape[0])
     for member, result in decode_members(make, skip, archive, members):
         if isinstance(result, str):
             faults.append((member.name, result))
         else:
-            pixels[made] = result
-            made += 1
-    return pixels[:made], faults
+            pixels[count] = result
+            count += 1
+    first = members[0].number
+    with places.open() as file:
+        places.fill(file, first, pixels[:count])
+    return _Made(first, count, faults)
 
 
 def _list_members(archive: Path) -> list[ZipMember]:
@@ -76,10 +86,11 @@ def _list_members(archive: Path) -> list[ZipMember]:
     for info in infos:
         check_name(archive, info.filename)
         check_new(archive, info.filename, info.filename, seen)
-    return sorted((_member(archive, info) for info in infos), key=lambda member: member.name)
+    infos.sort(key=lambda info: info.filename)
+    return [_member(archive, number, info) for number, info in enumerate(infos)]
 
 
-def _member(archive: Path, info: zipfile.ZipInfo) -> ZipMember:
+def _member(archive: Path, number: int, info: zipfile.ZipInfo) -> ZipMember:
     if not _NAME.fullmatch(info.filename):
         raise UserError(f"{archive}: {info.filename} is not one of img_align_celeba/<number>.jpg")
     plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -87,6 +98,7 @@ def _member(archive: Path, info: zipfile.ZipInfo) -> ZipMember:
         raise UserError(f"{archive}: {info.filename} is encrypted or packed in an unknown way")
     return ZipMember(
         name=info.filename,
+        number=number,
         header=info.header_offset,
         packed=info.compress_size,
         size=info.file_size,

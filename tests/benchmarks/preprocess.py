@@ -128,6 +128,7 @@ class Cost(NamedTuple):
 def run(command: list[str]) -> Cost:
     """Runs a command to its end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    os.sync()  # lest this one wait for the disk to store what others wrote
     start, largest, used = time.perf_counter(), 0, _processor_time()
     process = psutil.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while process.poll() is None:

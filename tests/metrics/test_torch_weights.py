@@ -68,10 +68,12 @@ def test_network_of_torch_weights_equals_the_graph(full, tmp_path):
     assert pooled.std() > 0.01
     scale = np.abs(pooled).max()
     np.testing.assert_allclose(features, pooled[:, 0, 0], atol=1e-5 * scale)
-    np.testing.assert_allclose(classes, logits[:, :1000], atol=1e-5 * np.abs(logits).max())
-    _, unbiased = network.with_logits(1008, with_bias=False)(tf.constant(images))
-    expected = pooled[:, 0, 0] @ full.weights["fc.weight"].T
-    np.testing.assert_allclose(unbiased, expected, atol=1e-5 * np.abs(expected).max())
+    unbiased = pooled[:, 0, 0] @ full.weights["fc.weight"].T
+    scale = np.abs(logits).max()
+    np.testing.assert_allclose(classes, unbiased[:, :1000], atol=1e-5 * scale)
+    for with_bias, expected in ((True, logits), (False, unbiased)):
+        _, other = network.with_logits(1008, with_bias)(tf.constant(images))
+        np.testing.assert_allclose(other, expected, atol=1e-5 * scale)
     assert list(network.provenance["files"]) == [path.name]
 
 

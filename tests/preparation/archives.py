@@ -5,14 +5,12 @@ import tarfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
 from tests.data.archives import add_member
-
-# The room that Pillow gives its JPEG encoder is too little for noise at a high quality.
-ImageFile.MAXBLOCK = 2**22
 
 STL10_MEMBER = "stl10_binary/unlabeled_X.bin"
 
@@ -35,7 +33,9 @@ def encode(
         exif[ExifTags.Base.Orientation] = orientation
         options["exif"] = exif
     file = io.BytesIO()
-    picture.save(file, format_, **options)
+    # The room that Pillow gives its JPEG encoder is too little for noise at a high quality.
+    with mock.patch.object(ImageFile, "MAXBLOCK", 2**22):
+        picture.save(file, format_, **options)
     return file.getvalue()
 
 
