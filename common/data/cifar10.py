@@ -54,7 +54,10 @@ def load_archive(path: Path, advice: str) -> np.ndarray:
     except _ARCHIVE_ERRORS as error:
         raise UserError(f"{path}: damaged or not a tar.gz archive ({error}). {advice}") from error
     planes = np.concatenate([batches[name] for name in MEMBERS]).reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    images = np.empty((len(planes), *IMAGE_SHAPE), np.uint8)
+    for channel in range(3):  # one by one: several times as fast as all together
+        images[..., channel] = planes[:, channel]
+    return images
 
 
 class _ArchiveError(Exception):

@@ -5,6 +5,9 @@ import logging
 import os
 import select
 import signal
+import time
+
+import psutil
 
 from common.errors import UserError
 from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
@@ -56,6 +59,10 @@ class LocalScheduler:
             signals.wait(_WAKE_SECONDS)
         if signals.stops:
             return EXIT_INTERRUPTED
+        if check.status() == EXIT_OK:
+            seconds = time.time() - psutil.Process().create_time()
+            text = f"{len(tasks)} job(s) checked, {seconds:.1f} s after the start"
+            self._view.event(text, logging.INFO)
         return check.status() if check.status() >= 0 else EXIT_FAILED
 
     def _train_all(self, signals):

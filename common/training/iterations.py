@@ -6,14 +6,16 @@ import tensorflow as tf
 from common.training.errors import WorkerLostError
 
 
-def _keep_reads_before_writes():
-    """Switches off, for the process, the graph optimiser that loses some of that order.
+def _restrain_graph_optimizers():
+    """Switches off, for the process, two of TensorFlow's optimisers that harm training (TF 2.21).
 
-    TensorFlow's dependency optimiser drops the control edge between a few reads of a variable and
-    its update that follows (TF 2.21, steps in a loop after another loop, with a gradient penalty):
-    now and then the penalty saw a bias after its update. What else it does saves no time here.
+    The dependency optimiser drops the control edge between a few reads of a variable and its update
+    that follows: now and then the gradient penalty would see a bias after its update. The remapper
+    fuses layers for inference; on some training graphs it fails with an error. Neither of them
+    saves time here.
     """
-    tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
+    off = {"dependency_optimization": False, "remapping": False}
+    tf.config.optimizer.set_experimental_options(off)
 
 
 class CompiledIterations:
@@ -54,7 +56,7 @@ class CompiledIterations:
             self._latents = self._iterator(pipeline.generator_latents, first_iteration)
         self._tags = ()
         self._is_multi_worker = strategy.extended._in_multi_worker_mode()
-        _keep_reads_before_writes()
+        _restrain_graph_optimizers()
         self._compiled = tf.function(
             self._run,
             input_signature=[

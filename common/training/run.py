@@ -65,9 +65,6 @@ class Resources:
         self.strategy = open_strategy(devices)
         self._sources = {}
         self._networks = {}
-        # TensorFlow's remapper fuses layers for inference; on training graphs it finds nothing to
-        # fuse and, as of 2.21, fails with an error on some of them.
-        tf.config.optimizer.set_experimental_options({"remapping": False})
 
     def source(self, settings):
         """The images that a job trains on, an `ImageSource`.
