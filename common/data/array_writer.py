@@ -26,20 +26,19 @@ class ArrayWriter:
         image_shape: (height, width, channels) of every picture.
 
     Attributes:
-        places: where other processes may write, see `Places`.
+        places: where other processes may write, see `Places`, as long as `write_array` lasts: they
+            must have ended before it does.
         count: the number of pictures so far.
     """
 
     def __init__(self, file: BinaryIO, image_shape: tuple[int, int, int]):
         self.count = 0
         self._file = file
-        self._shape = image_shape
+        self._image_shape = image_shape
         self.places = Places(Path(file.name), image_shape, len(self._header()))
 
     def append(self, batch: np.ndarray) -> None:
-        """Writes uint8 `[n, H, W, C]` behind what there is."""
-        if batch.dtype != np.uint8 or batch.shape[1:] != self._shape:
-            raise ValueError(f"expected uint8 [n, {self._shape}], got {batch.dtype} {batch.shape}")
+        """Writes uint8 `[n, H, W, C]` behind what there is; raises as `Places.fill`."""
         self.places.fill(self._file, self.count, batch)
         self.count += len(batch)
 
@@ -49,6 +48,10 @@ class ArrayWriter:
         Args:
             first: the place of the first picture, not before the end of what there is.
             count: the number of pictures, in a row.
+
+        Raises:
+            OSError: as of reading and writing.
+            ValueError: the place is taken.
         """
         if first < self.count:
             raise ValueError(f"place {first} is taken, {self.count} pictures are there")
@@ -57,7 +60,11 @@ class ArrayWriter:
         self.count += count
 
     def finish(self) -> None:
-        """Writes the header, with the count; cuts off what stands behind the last picture."""
+        """Writes the header, with the count; cuts off what stands behind the last picture.
+
+        Raises:
+            OSError: as of writing.
+        """
         self._file.seek(0)
         _write_all(self._file, self._header())
         self._file.truncate(self.places.start(self.count))
@@ -65,7 +72,7 @@ class ArrayWriter:
     def _header(self) -> bytes:
         """NumPy leaves room for the count's digits: the length is always the same."""
         file = io.BytesIO()
-        header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self._shape)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self._image_shape)}
         np.lib.format.write_array_header_1_0(file, header)
         return file.getvalue()
 
@@ -88,19 +95,38 @@ class Places(NamedTuple):
         return self.offset + number * math.prod(self.image_shape)
 
     def open(self) -> BinaryIO:
-        """Opens the file for `fill`."""
+        """Opens the file for `fill`; raises OSError as of opening."""
         return self.path.open("r+b", buffering=0)
 
     def fill(self, file: BinaryIO, first: int, batch: np.ndarray) -> None:
-        """Writes uint8 `[n, H, W, C]` from a picture's place on."""
+        """Writes pictures from a place on.
+
+        Args:
+            file: the file, opened for writing bytes, unbuffered.
+            first: the place of the first picture.
+            batch: uint8 `[n, H, W, C]`.
+
+        Raises:
+            OSError: as of writing.
+            ValueError: another dtype or shape.
+        """
+        if batch.dtype != np.uint8 or batch.shape[1:] != self.image_shape:
+            found = f"{batch.dtype} {batch.shape}"
+            raise ValueError(f"expected uint8 [n, *{self.image_shape}], got {found}")
         file.seek(self.start(first))
         _write_all(file, batch.reshape(-1).data)
 
     def read(self, file: BinaryIO, first: int, count: int) -> np.ndarray:
-        """Reads `count` pictures, uint8 `[n, H, W, C]`, from a place on."""
+        """Reads `count` pictures, uint8 `[n, H, W, C]`, from a place on; see `fill`."""
+        pictures = np.empty((count, *self.image_shape), np.uint8)
         file.seek(self.start(first))
-        data = file.read(self.start(count) - self.start(0))
-        return np.frombuffer(data, np.uint8).reshape(count, *self.image_shape)
+        rest = memoryview(pictures.reshape(-1))
+        while rest:
+            got = file.readinto(rest)
+            if not got:
+                raise OSError(f"{self.path}: ends before picture {first + count}")
+            rest = rest[got:]
+        return pictures
 
 
 def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:

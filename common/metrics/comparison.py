@@ -39,11 +39,7 @@ def available_metrics(reference: Reference) -> list[str]:
 
 
 class SetComparison:
-    """The metrics of one set against another, or of one alone.
-
-    Attributes:
-        columns: Names of the values, in order.
-    """
+    """The metrics of one set against another, or of one alone."""
 
     def __init__(
         self,
@@ -77,7 +73,6 @@ class SetComparison:
         self._distance_network = _network_for(
             network, self._protocol, self._protocol.distance_resize
         )
-        self.columns = [c for name in self._metrics for c in METRICS[name].columns]
 
     def evaluate(self, samples: ImageSource, reference: Reference = None) -> Evaluation:
         """Computes the metrics.

@@ -194,7 +194,7 @@ class Evaluator:
         """
         least = {
             "splits": (splits, 1),
-            "is_samples": (is_samples, splits),
+            "is_samples": (is_samples, splits if "is" in metrics else 1),
             "fid_samples": (fid_samples, 2),
             "fid_real": (fid_real, 2),
             "batch_size": (batch_size, 1),

@@ -89,7 +89,7 @@ class FeatureNetwork(abc.ABC):
         num_features: Length of a feature vector.
         num_classes: Number of logits, all of which count in the Inception Score.
         provenance: JSON-able record of `name`, `sha256` (of the weights), `resize`,
-            `files` and `versions`.
+            `files` and `versions`; a network with a choice of logits adds `logits`.
     """
 
     name: ClassVar[str]

@@ -1,6 +1,5 @@
 """The Inception network of December 2015, which published IS and FID values are computed with."""
 
-import copy
 import gzip
 import hashlib
 import io
@@ -74,8 +73,8 @@ class InceptionNetwork(FeatureNetwork):
             UserError: The outputs are not the expected ones.
         """
         self._body = body
-        self.with_bias = with_bias
         super().__init__(sha256, files)
+        self._set_logits(self.num_classes, with_bias)
         self._check_outputs()
 
     @classmethod
@@ -130,9 +129,14 @@ class InceptionNetwork(FeatureNetwork):
                 "the Inception graph does not show the bias of its logits, which this protocol "
                 f"leaves out; use {ARCHIVE_NAME} as published, or another protocol"
             )
-        other = copy.copy(self)
-        other.num_classes, other.with_bias = num_classes, with_bias
-        return other.resized("TF1 bilinear")  # a compiled call of its own
+        other = self.resized("TF1 bilinear")  # a compiled call of its own
+        other._set_logits(num_classes, with_bias)
+        return other
+
+    def _set_logits(self, num_classes: int, with_bias: bool) -> None:
+        self.num_classes, self.with_bias = num_classes, with_bias
+        bias = "with" if with_bias else "without"
+        self.provenance["logits"] = f"the first {num_classes} of {LOGITS}, {bias} bias"
 
     def embed(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Applies the network to `[n, 299, 299, 3]` images in [-1, 1]; see the base class."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import common
 from common.configuration.sweep import Job
 from common.errors import UserError
-from common.exit_status import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
+from common.exit_status import EXIT_INTERRUPTED, EXIT_NO_SPACE, EXIT_OK, EXIT_USER_ERROR
 from common.results.run_folder import RunFolder
 
 WORKER = (sys.executable, "-m", "common.sweeps.worker")
@@ -327,4 +327,4 @@ def is_failed_for_good(record):
     if record is None or record["state"] != "failed":
         return False
     code = record.get("exit_code")
-    return code is None or (code >= 0 and code != EXIT_USER_ERROR)
+    return code is None or (code >= 0 and code not in (EXIT_USER_ERROR, EXIT_NO_SPACE))

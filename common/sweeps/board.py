@@ -4,7 +4,13 @@ import logging
 from collections import deque
 
 from common.errors import UserError
-from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
+from common.exit_status import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NO_SPACE,
+    EXIT_OK,
+    EXIT_USER_ERROR,
+)
 from common.sweeps.attempt import is_failed_for_good, record_if_readable
 
 # What becomes of a job: "elsewhere" means that another start of `main.py` has it.
@@ -153,7 +159,7 @@ class Board:
     def exit_status(self):
         """That of `main.py`: what is the worst that has become of a job."""
         failures = {self._exit_codes[n] for n, state in self.states.items() if state == "failed"}
-        if failures == {EXIT_USER_ERROR}:
+        if failures and failures <= {EXIT_USER_ERROR, EXIT_NO_SPACE}:
             return EXIT_USER_ERROR
         ranks = (EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK)
         return min((_STATUSES[state] for state in self.states.values()), key=ranks.index)

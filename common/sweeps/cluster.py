@@ -13,7 +13,7 @@ from pathlib import Path
 
 import common
 from common.errors import UserError
-from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_NO_SPACE, EXIT_OK
 from common.results.run_folder import FolderInUseError
 from common.sweeps.attempt import Attempt, Check, NothingToDoError, record_if_readable
 from common.sweeps.local import STOPPING, Signals
@@ -53,6 +53,7 @@ class ClusterScheduler:
         self._pending = {}
         self._watched = 0.0
         self._has_looked = False
+        self._is_full = False
         self._devices = {}
 
     def run(self):
@@ -164,7 +165,7 @@ class ClusterScheduler:
             self._watch()
 
     def _submit(self):
-        while task := self._board.next_for():
+        while not self._is_full and (task := self._board.next_for()):
             try:
                 self._refuse_too_many(task)
             except UserError as error:  # another start has begun it on more
@@ -209,12 +210,22 @@ class ClusterScheduler:
         if outcome == "ended":
             self._has_looked = False
             self._board.ended(task, device_of(found), found)
+            if found.get("exit_code") == EXIT_NO_SPACE and not self._is_full:
+                self._take_back_queued()
         elif outcome == "ended elsewhere":
             self._board.ended_elsewhere(task, found)
         elif outcome == "taken elsewhere":
             self._board.taken_elsewhere(task)
         else:
             self._board.unusable(task, found)
+
+    def _take_back_queued(self):
+        """The disk that the jobs share is full; those that run may still end well."""
+        self._is_full = True
+        self._view.event("error: no space is left. No more jobs are started.", logging.ERROR)
+        for reference, task in self._pending.items():
+            if task.name not in self._devices:
+                self._ray.cancel(reference)
 
     def _watch(self):
         """Notes which jobs have begun, as the shared folder tells, and shows them."""

@@ -10,7 +10,13 @@ import os
 import socket
 import tempfile
 
-from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
+from common.exit_status import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NO_SPACE,
+    EXIT_OK,
+    EXIT_USER_ERROR,
+)
 from common.sweeps.attempt import is_failed_for_good
 from common.sweeps.worker import LOG_FORMAT, log_to_stderr, stop_on_signals, train_one
 from common.training.devices import is_chief
@@ -78,7 +84,8 @@ def _train_all(tasks, train, stop_requested):
         if stop_requested():  # while the job before was in its last iteration
             return statuses | {EXIT_INTERRUPTED}
         try:
-            statuses.add(train(task))
+            code = train(task)
+            statuses.add(EXIT_USER_ERROR if code == EXIT_NO_SPACE else code)
         except WorkerLostError as error:
             _LOG.error("%s", error)
             return statuses | {EXIT_FAILED}

@@ -5,12 +5,16 @@ import logging
 import os
 import select
 import signal
-import time
-
-import psutil
+from datetime import datetime
 
 from common.errors import UserError
-from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
+from common.exit_status import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NO_SPACE,
+    EXIT_OK,
+    EXIT_USER_ERROR,
+)
 from common.results.run_folder import FolderInUseError
 from common.sweeps.attempt import Attempt, Check, NothingToDoError
 from common.sweeps.board import sizes_for
@@ -60,7 +64,7 @@ class LocalScheduler:
         if signals.stops:
             return EXIT_INTERRUPTED
         if check.status() == EXIT_OK:
-            seconds = time.time() - psutil.Process().create_time()
+            seconds = (datetime.now().astimezone() - self._sweeper.started).total_seconds()
             text = f"{len(tasks)} job(s) checked, {seconds:.1f} s after the start"
             self._view.event(text, logging.INFO)
         return check.status() if check.status() >= 0 else EXIT_FAILED
@@ -127,17 +131,23 @@ class LocalScheduler:
             if attempt.ended():
                 del self._running[slot]
                 try:
-                    self._board.ended(attempt.task, slot.name, attempt.finish())
+                    record = attempt.finish()
                 except (UserError, OSError) as error:
                     self._give_up(attempt.task, error)
+                    continue
+                self._board.ended(attempt.task, slot.name, record)
+                if record.get("exit_code") == EXIT_NO_SPACE:
+                    self._take_no_more("no space is left")
 
     def _give_up(self, task, error):
+        self._board.put_back(task)
+        self._take_no_more(f"{task.folder.path}: {error}")
+
+    def _take_no_more(self, trouble):
         """The machine or its disk is in trouble, so that the next job would fare no better."""
         self._takes_jobs = False
         self._status = EXIT_USER_ERROR
-        self._board.put_back(task)
-        text = f"error: {task.folder.path}: {error}. No more jobs are started."
-        self._view.event(text, logging.ERROR)
+        self._view.event(f"error: {trouble}. No more jobs are started.", logging.ERROR)
 
 
 class Signals:

@@ -14,7 +14,13 @@ from pathlib import Path
 
 from common.configuration.settings import Settings
 from common.errors import UserError
-from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
+from common.exit_status import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NO_SPACE,
+    EXIT_OK,
+    EXIT_USER_ERROR,
+)
 from common.results.run_folder import RunFolder
 from common.sweeps.child import die_with
 from common.variant import Variant
@@ -86,10 +92,11 @@ def train_one(variant, settings, folder, resources, stop_requested):
         _LOG.error("error: %s", error)
         return EXIT_FAILED, error
     except Exception as error:
-        if not isinstance(error, UserError) and not _is_full_disk(error):
+        is_full = _is_full_disk(error)
+        if not isinstance(error, UserError) and not is_full:
             raise
         _LOG.error("error: %s", error)
-        return EXIT_USER_ERROR, error
+        return (EXIT_NO_SPACE if is_full else EXIT_USER_ERROR), error
     _LOG.info("finishes task %s", folder.path.name)
     return EXIT_OK, None
 

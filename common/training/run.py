@@ -242,7 +242,8 @@ def describe_metrics(evaluator):
     if evaluator is None:
         return None
     provenance = evaluator.network.provenance
-    network = {name: provenance[name] for name in ("name", "sha256", "resize")}
+    names = ("name", "sha256", "resize", "logits")
+    network = {name: provenance[name] for name in names if name in provenance}
     return {"network": network, "columns": evaluator.columns}
 
 

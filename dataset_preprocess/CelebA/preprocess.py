@@ -36,8 +36,8 @@ def prepare(options: Options) -> int:
     options.check_images(len(members))
     skipped = []
     with (
-        worker_processes(options.workers) as pool,
         write_array(options.output, (options.size, options.size, 3)) as array,
+        worker_processes(options.workers) as pool,  # within: they must end before the file does
         show_progress(len(members), options.output.name) as progress,
     ):
         work = partial(_work, array.places, options.skip)
@@ -69,8 +69,13 @@ def _work(places: Places, skip: bool, archive: Path, members: list[ZipMember]) -
             pixels[count] = result
             count += 1
     first = members[0].number
-    with places.open() as file:
-        places.fill(file, first, pixels[:count])
+    try:
+        with places.open() as file:
+            places.fill(file, first, pixels[:count])
+    except OSError as error:
+        raise UserError(
+            f"{places.path}: cannot be written ({error}); {members[0].name} was the picture"
+        ) from error
     return _Made(first, count, faults)
 
 

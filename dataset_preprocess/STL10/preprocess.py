@@ -13,7 +13,7 @@ from tarfile import TarInfo
 
 import numpy as np
 
-from common.data.array_writer import write_array
+from common.data.array_writer import ArrayWriter, write_array
 from common.data.transforms import halve_planes, resize_linear
 from common.errors import UserError
 from common.preparation.gzip_reader import GzipReader
@@ -43,11 +43,21 @@ def prepare(options: Options) -> int:
         blocks = _blocks(options, archive)
         work = partial(_shrink, options.size)
         for pictures in in_order(pool, work, blocks, 2 * options.workers):
-            array.append(pictures)
+            _append(array, pictures)
             progress.update(len(pictures))
         if not array.count:
             raise UserError(f"{options.input}: has no {MEMBER}; get the archive anew")
     return array.count
+
+
+def _append(array: ArrayWriter, pictures: np.ndarray) -> None:
+    try:
+        array.append(pictures)
+    except OSError as error:
+        raise UserError(
+            f"{array.places.path}: cannot be written ({error}); picture {array.count:,} of "
+            f"{MEMBER} was next"
+        ) from error
 
 
 def _blocks(options: Options, archive: GzipReader) -> Iterator[bytes]:

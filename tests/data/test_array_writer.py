@@ -40,6 +40,15 @@ def test_gaps_close(tmp_path_factory, blocks, order):
     assert [path.name for path in target.parent.iterdir()] == ["a.npy"]
 
 
+def test_pictures_of_another_kind_do_not_overwrite_their_neighbours(tmp_path):
+    with write_array(tmp_path / "a.npy", SHAPE) as array, array.places.open() as file:
+        for wrong in (np.zeros((2, 3, 3, 3), np.uint8), np.zeros((2, *SHAPE), np.float32)):
+            with pytest.raises(ValueError, match="expected uint8"):
+                array.places.fill(file, 0, wrong)
+        with pytest.raises(OSError, match="ends before picture 9"):
+            array.places.read(file, 5, 4)
+
+
 def test_appended_and_filled(tmp_path):
     with write_array(tmp_path / "a.npy", SHAPE) as array:
         array.append(pictures(0, 4))

@@ -18,6 +18,7 @@ from common.metrics.generated import GeneratedImages
 from common.metrics.image_sets import open_files
 from common.metrics.inception import InceptionNetwork
 from common.metrics.protocols import PROTOCOLS
+from common.training.run import describe_metrics
 from tests.metrics.graphs import run_untouched, small_inception
 from tests.metrics.test_feature_network import resize_by_numpy
 
@@ -156,15 +157,22 @@ def test_protocols_differ(network):
     assert len({round(score, 4) for score in scores.values()}) == 4
 
 
-def test_bsn_is_what_training_measures(network, tmp_path):
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_bsn_is_what_training_measures(network, tmp_path, with_bias):
+    """With a file whose own logits have the bias, and with one whose have not."""
+    network = network.with_logits(SmallInception.num_classes, with_bias)
     evaluator = Evaluator(
         network, reals(), run_seed=5, is_samples=23, fid_samples=23, fid_real=5_000,
         cache_dir=tmp_path, metrics=["is", "fid", "kid", "prdc"],
     )  # fmt: skip
     expected = evaluator.evaluate(lambda start, count: FAKE[start : start + count]).values
     comparison = SetComparison(network, "bsn", ["is", "fid", "kid", "prdc"], seed=5)
-    assert comparison.evaluate(fakes(), reals()).values == expected
-    assert list(expected) == comparison.columns
+    found = comparison.evaluate(fakes(), reals())
+    assert found.values == expected
+    assert list(expected) == list(evaluator.columns)
+    logits = f"the first 1000 of 1008, {'with' if with_bias else 'without'} bias"
+    assert found.record["network"]["logits"] == logits
+    assert describe_metrics(evaluator)["network"]["logits"] == logits
 
 
 def test_stored_statistics_give_the_same_distance(network):

@@ -161,6 +161,28 @@ def test_damaged_picture(tmp_path, archive, capsys, fault):
     assert words in line
 
 
+def test_workers_end_before_the_file_is_given_up(archive, monkeypatch):
+    """One that writes later might do so in the file of the next start, which has its name."""
+    script, ended = load("CelebA"), []
+
+    def watch(name):
+        opens = getattr(script, name)
+
+        @contextlib.contextmanager
+        def watched(*arguments):
+            with opens(*arguments) as value:
+                yield value
+            ended.append(name)
+
+        monkeypatch.setattr(script, name, watched)
+
+    write_celeba(archive, FACES)
+    watch("worker_processes")
+    watch("write_array")
+    assert prepare(archive) == 0
+    assert ended == ["worker_processes", "write_array"]
+
+
 def test_an_old_list_goes(tmp_path, archive):
     write_celeba(archive, {**FACES, celeba_name(40): b""})
     assert prepare(archive, "--on_error=skip") == 0

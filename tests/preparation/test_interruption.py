@@ -172,7 +172,8 @@ def test_no_space_left(tmp_path, start_on, name):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2
     [line] = [line for line in error.splitlines() if "error: " in line]
-    for words in ("File too large", "cannot be written", str(tmp_path)):
+    member = {"STL10": "unlabeled_X.bin", "CelebA": ".jpg", "ImageNet": ".JPEG"}[name]
+    for words in ("File too large", "cannot be written", str(tmp_path), member):
         assert words in line
     assert not (tmp_path / OUTPUTS[name]).exists()
 

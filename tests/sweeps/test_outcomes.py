@@ -282,6 +282,16 @@ def test_a_disk_that_fills_up_loses_nothing(small_disk):
         assert made == sorted(set(made))
 
 
+def test_a_job_that_finds_the_disk_full_is_the_last_one(sweep):
+    """Though by then there may be room again for what the scheduler writes."""
+    status, _, errors = sweep.run("--set=gpu=0", wrong={1: ["exit 74"]})
+    assert status == 2
+    assert errors.count("error: no space is left. No more jobs are started.") == 1
+    assert sweep.states == ["done", "failed", "new", "new"]
+    assert sweep.run()[0] == 0
+    sweep.refuse_losses()
+
+
 # Configurations
 
 

@@ -30,8 +30,8 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
         (UserError("mend it"), 2),
         (DivergedError("loss/g is not finite"), 3),
         (InterruptedRunError("stopped after iteration 7"), 75),
-        (FULL, 2),  # the next start takes such a job up again
-        (tf.errors.ResourceExhaustedError(None, None, "x; No space left on device"), 2),
+        (FULL, 74),  # the next start takes such a job up again
+        (tf.errors.ResourceExhaustedError(None, None, "x; No space left on device"), 74),
     ],
 )
 def test_how_a_job_ends_is_its_exit_status(tmp_path, monkeypatch, caplog, error, code):
