@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from common import graph_optimizers
 from common.data.source import ImageSource
 from common.errors import UserError
 from common.metrics import kernel_distance, manifold
@@ -282,7 +283,9 @@ class Evaluator:
         for start, stop in self._batches(total, "samples"):
             shape = (stop - start, *self.source.image_shape)
             images = check_samples(generate(start, stop - start), start, shape)
-            features, logits = (output.numpy() for output in self._embed(images))
+            with graph_optimizers.unrestrained():
+                outputs = self._embed(images)
+            features, logits = (output.numpy() for output in outputs)
             for metric in metrics:
                 wanted = max(metric.num_samples - start, 0)
                 metric.update(features[:wanted], logits[:wanted])
@@ -356,7 +359,8 @@ class Evaluator:
             return
         for start, stop in self._batches(len(self._indices), "real images"):
             images = scale_pixels(self.source.read(self._indices[start:stop]))
-            features, _ = self._embed(tf.constant(images))
+            with graph_optimizers.unrestrained():
+                features, _ = self._embed(tf.constant(images))
             yield features.numpy()
 
     def _batches(self, total: int, what: str) -> Iterator[tuple[int, int]]:

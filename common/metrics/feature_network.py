@@ -1,16 +1,17 @@
 """What every network that turns images into features has in common."""
 
 import abc
-import contextlib
 import copy
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 import keras
 import numpy as np
 import scipy
 import tensorflow as tf
+
+from common import graph_optimizers
 
 
 def resize_bilinear_tf1(images: tf.Tensor, size: int) -> tf.Tensor:
@@ -53,20 +54,6 @@ RESIZES: dict[str, Callable[[tf.Tensor, int], tf.Tensor]] = {
     "TF1 bilinear": resize_bilinear_tf1,
     "bilinear": resize_bilinear,
 }
-
-
-@contextlib.contextmanager
-def _fusing_layers() -> Iterator[None]:
-    """Lets TensorFlow fuse convolution, bias and ReLU, which a training may have switched off.
-
-    On a CPU the Inception network gains a seventh by it.
-    """
-    before = tf.config.optimizer.get_experimental_options().get("remapping", True)
-    tf.config.optimizer.set_experimental_options({"remapping": True})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({"remapping": before})
 
 
 def software_versions() -> dict[str, str]:
@@ -138,7 +125,7 @@ class FeatureNetwork(abc.ABC):
         Returns:
             Features, float32 `[n, num_features]`, and logits, float32 `[n, num_classes]`.
         """
-        with _fusing_layers():
+        with graph_optimizers.unrestrained():
             return self._compiled(images)
 
     @abc.abstractmethod

@@ -6,6 +6,7 @@ import os
 
 import tensorflow as tf
 
+from common import graph_optimizers
 from common.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def open_strategy(count):
     Raises:
         UserError: there are fewer GPUs than asked for, but some.
     """
+    graph_optimizers.restrain()
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)

@@ -3,19 +3,8 @@
 import keras
 import tensorflow as tf
 
+from common import graph_optimizers
 from common.training.errors import WorkerLostError
-
-
-def _restrain_graph_optimizers():
-    """Switches off, for the process, two of TensorFlow's optimisers that harm training (TF 2.21).
-
-    The dependency optimiser drops the control edge between a few reads of a variable and its update
-    that follows: now and then the gradient penalty would see a bias after its update. The remapper
-    fuses layers for inference; on some training graphs it fails with an error. Neither of them
-    saves time here.
-    """
-    off = {"dependency_optimization": False, "remapping": False}
-    tf.config.optimizer.set_experimental_options(off)
 
 
 class CompiledIterations:
@@ -56,7 +45,7 @@ class CompiledIterations:
             self._latents = self._iterator(pipeline.generator_latents, first_iteration)
         self._tags = ()
         self._is_multi_worker = strategy.extended._in_multi_worker_mode()
-        _restrain_graph_optimizers()
+        graph_optimizers.restrain()
         self._compiled = tf.function(
             self._run,
             input_signature=[

@@ -21,6 +21,7 @@ import tempfile
 import keras
 import tensorflow as tf
 
+from common import graph_optimizers
 from common.configuration.settings import make_settings
 from common.networks import NETWORKS
 from common.results.events import EventLog
@@ -39,7 +40,6 @@ _PAPERS_MG = {"cifar10": 4, "stl10": 6, "celeba": 8, "imagenet": 4}
 def main():
     arguments = _parse()
     set_precision(arguments.precision)
-    tf.config.optimizer.set_experimental_options({"remapping": False})
     variant = VARIANTS[arguments.variant]
     settings = _settings(variant, arguments)
     size = NETWORKS[variant.network].IMAGE_SIZE_PER_MG * settings.mg
@@ -141,7 +141,8 @@ def _straightforward(step, pipeline, settings):
 
     def run():
         drawn = [next(batches) for _ in range(settings.n_dis)]
-        measured = iterate(drawn, drawn[-1].latents if latents is None else next(latents))
+        with graph_optimizers.unrestrained():  # as in a plain program
+            measured = iterate(drawn, drawn[-1].latents if latents is None else next(latents))
         return {tag: float(value) for tag, value in measured.items()}
 
     return run

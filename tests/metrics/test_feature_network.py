@@ -46,29 +46,30 @@ def test_pixels_span_the_interval():
     assert (scaled[0], scaled[255]) == (-1, 1)
 
 
-def test_layers_are_fused_also_where_a_training_switched_that_off():
+OPTIMIZERS = ("remapping", "arithmetic_optimization", "dependency_optimization")
+
+
+def test_a_network_is_optimised_alike_in_a_training_and_elsewhere():
     options = tf.config.optimizer
-    network = Watching()
-    before = options.get_experimental_options().get("remapping", True)
-    try:
-        options.set_experimental_options({"remapping": False})
+    for switch_on in (False, True):
+        options.set_experimental_options(dict.fromkeys(OPTIMIZERS, switch_on))
+        network = Watching()
         network(tf.zeros([1, 4, 4, 3]))
-        assert network.remapping == [True]
-        assert options.get_experimental_options()["remapping"] is False
-    finally:
-        options.set_experimental_options({"remapping": before})
+        assert network.optimizers == [[True] * 3]
+        found = options.get_experimental_options()
+        assert [found[name] for name in OPTIMIZERS] == [switch_on] * 3
 
 
 class Watching(FeatureNetwork):
-    """Notes, when it is traced, whether layers may be fused."""
+    """Notes, when it is traced, which graph optimisers run."""
 
     name, column_prefix, input_size, num_features, num_classes = "watching", "watching_", 4, 3, 3
 
     def __init__(self):
-        self.remapping = []
+        self.optimizers = []
         super().__init__("0", {})
 
     def embed(self, images):
         options = tf.config.optimizer.get_experimental_options()
-        self.remapping.append(options.get("remapping"))
+        self.optimizers.append([options.get(name) for name in OPTIMIZERS])
         return images[:, 0, 0], images[:, 0, 0]
