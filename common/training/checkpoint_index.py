@@ -14,7 +14,8 @@ from tensorflow.core.protobuf import tensor_bundle_pb2
 
 _FOOTER = 48  # bytes: two handles, padding, magic number
 _MAGIC = 0xDB4775248B80FB57
-_MAX_BYTES = 2**26
+_MAX_BYTES = 2**22  # a hundred times the usual size
+_MAX_KEY = 4096
 _MAX_ELEMENTS = 2**40
 
 
@@ -43,10 +44,16 @@ def check_index(checkpoint):
 
 def _entries(data):
     """Yields all keys and values of a table."""
-    _, footer = _handle(data[-_FOOTER:])
-    index, _ = _handle(footer)
+    footer = len(data) - _FOOTER
+    _, place = _handle(data, footer)
+    index, _ = _handle(data, place)
+    end = 0
     for _, value in _block_entries(data, *index):
-        yield from _block_entries(data, *_handle(value)[0])
+        (offset, size), _ = _handle(value, 0)
+        if offset < end:  # a block that is named twice would be read twice
+            raise ValueError("blocks of the index overlap")
+        end = offset + size
+        yield from _block_entries(data, offset, size)
 
 
 def _block_entries(data, offset, size):
@@ -55,32 +62,36 @@ def _block_entries(data, offset, size):
     if len(block) != size or data[offset + size] != 0:
         raise ValueError("a block of the index is cut short or compressed")
     (restarts,) = struct.unpack("<I", block[-4:])
-    rest, key = block[: max(0, len(block) - 4 - 4 * restarts)], b""
-    while rest:
-        shared, rest = _varint(rest)
-        fresh, rest = _varint(rest)
-        length, rest = _varint(rest)
-        if shared > len(key) or fresh + length > len(rest):
+    end, place, key = max(0, len(block) - 4 - 4 * restarts), 0, b""
+    while place < end:
+        shared, place = _varint(block, place)
+        fresh, place = _varint(block, place)
+        length, place = _varint(block, place)
+        if shared > len(key) or place + fresh + length > end:
             raise ValueError("an entry of the index is cut short")
-        key = key[:shared] + rest[:fresh]
-        yield key, rest[fresh : fresh + length]
-        rest = rest[fresh + length :]
+        if shared + fresh > _MAX_KEY:
+            raise ValueError(f"a key of the index is longer than {_MAX_KEY:,} bytes")
+        key = key[:shared] + block[place : place + fresh]
+        place += fresh
+        yield key, block[place : place + length]
+        place += length
 
 
-def _handle(data):
-    """`(offset, size)` of a block, and what follows."""
-    offset, data = _varint(data)
-    size, data = _varint(data)
-    return (offset, size), data
+def _handle(data, place):
+    """`(offset, size)` of a block, and the place of what follows."""
+    offset, place = _varint(data, place)
+    size, place = _varint(data, place)
+    return (offset, size), place
 
 
-def _varint(data):
-    """An integer of seven bits a byte, the lowest first, and what follows it."""
+def _varint(data, place):
+    """An integer of seven bits a byte, the lowest first, and the place of what follows it."""
     value = 0
     for position in range(10):
-        value |= (data[position] & 127) << 7 * position
-        if data[position] < 128:
-            return value, data[position + 1 :]
+        byte = data[place + position]
+        value |= (byte & 127) << 7 * position
+        if byte < 128:
+            return value, place + position + 1
     raise ValueError("a number in the index is too long")
 
 

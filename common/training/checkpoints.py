@@ -52,13 +52,15 @@ class Checkpoints:
         self._folder = Path(folder)
         self._is_due = is_due
         self._restore_from = Path(restore_from or folder)
+        self._damaged = []
         self._progress = tf.Variable("", dtype=tf.string, trainable=False, name="progress")
         self._checkpoint = tf.train.Checkpoint(progress=self._progress, **trackables)
 
     @property
     def latest(self):
-        """Path of the newest checkpoint, without a suffix, or None."""
-        return next(iter(_newest_first(self._folder)), None)
+        """Path of the newest checkpoint that is not known to be damaged, no suffix, or None."""
+        paths = (path for path in _newest_first(self._folder) if path not in self._damaged)
+        return next(paths, None)
 
     def save(self, global_id, written, *, permanent=False):
         """Writes a checkpoint after iteration `global_id`.
@@ -96,9 +98,10 @@ class Checkpoints:
             _write_state(folder)
 
     def has(self, global_id, *, permanent=False):
-        """Whether there is such a checkpoint in the folder to restore from."""
+        """Whether there is such a checkpoint, not damaged, in the folder to restore from."""
         folder = self._restore_from / f"global_id-{global_id}" if permanent else self._restore_from
-        return (folder / f"model-{global_id}.index").exists()
+        path = folder / f"model-{global_id}"
+        return path not in self._damaged and path.with_name(f"{path.name}.index").exists()
 
     def _remove_old(self):
         paths = _newest_first(self._folder)
@@ -126,6 +129,7 @@ class Checkpoints:
                 self._checkpoint.read(str(path)).assert_consumed()
                 return _progress(self._progress.numpy())
             except DAMAGES as error:
+                self._damaged.append(path)
                 _LOG.warning("%s cannot be restored: %s", path, _first_line(error))
         if candidates or (self._restore_from / "checkpoint").exists():
             raise UserError(
@@ -133,6 +137,23 @@ class Checkpoints:
                 "run's folder away to start anew."
             )
         return -1, {}
+
+    def set_aside_damaged(self):
+        """Renames what `restore` found damaged to `damaged-model-<id>`, which nothing takes for the
+        newest checkpoint; deletes nothing.
+
+        Raises:
+            OSError: as of renaming.
+        """
+        for path in self._damaged:
+            if self._folder not in path.parents:  # another host's
+                continue
+            # The index goes first: without it, the rest is no checkpoint.
+            parts = sorted(path.parent.glob(f"{path.name}.*"), key=lambda p: p.suffix != ".index")
+            for part in parts:
+                part.replace(part.with_name(f"damaged-{part.name}"))
+            _write_state(path.parent)
+        self._damaged = []
 
     def _candidates(self):
         return list_checkpoints(self._restore_from)
@@ -193,6 +214,9 @@ def _remove(path):
 def _write_state(folder):
     """Writes the file that `tf.train.latest_checkpoint` reads, with relative names."""
     names = [path.name for path in reversed(_newest_first(folder))]
+    if not names:
+        (folder / "checkpoint").unlink(missing_ok=True)
+        return
     lines = [f'model_checkpoint_path: "{names[-1]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
     with atomic_write(folder / "checkpoint") as file:

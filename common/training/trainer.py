@@ -18,6 +18,7 @@ from common.results.metrics_table import MetricsTable
 from common.results.progress import ProgressFile
 from common.results.times import drop_times_after, is_timed, record_time
 from common.training.checkpoints import Checkpoints
+from common.training.devices import is_one_of_several_workers
 from common.training.errors import DivergedError, InterruptedRunError
 from common.training.iterations import CompiledIterations
 from common.training.memory import memory_scalars
@@ -84,13 +85,15 @@ class Trainer:
 
         Args:
             stop_requested: asked between iterations; when true, a checkpoint is written and
-                training ends.
+                training ends. Also asked between the metrics' batches, unless several hosts train:
+                what is missing then is measured on resuming.
 
         Raises:
             InterruptedRunError: it was asked to stop before the end.
             DivergedError: a logged value, or a sample, became NaN or infinite.
             UserError: what there is cannot be continued, or results cannot be written.
         """
+        self._stop_requested = stop_requested
         try:
             with contextlib.closing(self._events):
                 self._train(self._resume(), stop_requested)
@@ -131,6 +134,7 @@ class Trainer:
     def _resume(self):
         """Restores the last checkpoint; returns the last iteration it holds, -1 if none."""
         done, written = self._checkpoints.restore()
+        self._checkpoints.set_aside_damaged()
         self._events.rewind(written.get("events", {}))
         drop_times_after(self._folder.times_path, done)
         if self._table:
@@ -184,10 +188,11 @@ class Trainer:
             raise self._divergence(f"iteration {global_id}: not finite: {_first_few(bad)}")
 
     def _divergence(self, what):
-        layers = _layers_not_finite(self._step.generator, self._step.discriminator)
+        models = (self._step.discriminator, self._step.generator)  # in the order of the updates
+        layers = [f"{m.name} {_first_few(_layers_not_finite(m))}" for m in models]
         return DivergedError(
             f"{what}; training has diverged. Layers whose weights are not finite now: "
-            f"{_first_few(layers)}. What was measured up to then is in {self._folder.path}; the "
+            f"{'; '.join(layers)}. What was measured up to then is in {self._folder.path}; the "
             f"last good checkpoint is {self._checkpoints.latest or 'none'}."
         )
 
@@ -220,7 +225,7 @@ class Trainer:
         )
 
     def _checkpoint(self, global_id, *, permanent=False):
-        if _layers_not_finite(self._step.generator, self._step.discriminator):
+        if any(map(_layers_not_finite, (self._step.generator, self._step.discriminator))):
             raise self._divergence(f"iteration {global_id}: weights or averages are not finite")
         written = {"events": self._events.sizes()}
         self._checkpoints.save(global_id, written, permanent=permanent)
@@ -270,8 +275,20 @@ class Trainer:
 
     def _evaluate(self, global_id):
         """An `Evaluation`, or None if it failed, which need not cost the training."""
+        samples = self._sampler.metric_samples(global_id)
+
+        def generate(start, count):
+            if self._stop_requested() and not is_one_of_several_workers():
+                raise InterruptedRunError(
+                    f"stopped in the metrics after iteration {global_id}, which the same command "
+                    "makes anew."
+                )
+            return samples(start, count)
+
         try:
-            return self._evaluator.evaluate(self._sampler.metric_samples(global_id))
+            return self._evaluator.evaluate(generate)
+        except InterruptedRunError:
+            raise
         except InvalidSamplesError as error:
             raise self._divergence(f"iteration {global_id}: {error}") from error
         except Exception:
@@ -287,11 +304,10 @@ class Trainer:
         self._folder.note_metrics(missing=[global_id])
 
 
-def _layers_not_finite(*models):
+def _layers_not_finite(model):
     """Names of the layers that have weights with NaN or infinity, in the order of the layers."""
     return [
-        f"{model.name} {layer.name}"
-        for model in models
+        layer.name
         for layer in model.layers
         if not all(np.isfinite(weight).all() for weight in layer.get_weights())
     ]

@@ -12,6 +12,7 @@ import json
 import signal
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ def main():
             if whole.finish():
                 sys.exit(f"the run without faults failed:\n{whole.output}")
             for name in arguments.faults:
-                rng = np.random.default_rng([arguments.seed, len(name)])
+                purpose = zlib.crc32(f"{variant} {name}".encode())
+                rng = np.random.default_rng([arguments.seed, purpose])
                 try:
                     result = FAULTS[name](Path(root), variant, rng, arguments.kills)
                 except PermissionError as error:
@@ -54,7 +56,7 @@ def _runs_until(root, variant, name, faults, harm):
         done, runs = done + count, runs + 1
         unclear += strange
         found += harness.differences(root / "whole", run.folder)
-        if runs > faults:
+        if runs > 4 * faults:
             raise RuntimeError(f"{runs} runs, and only {done} of {faults} faults happened")
     return {"faults": done, "runs": runs, "differences": found, "unclear_ends": unclear}
 
@@ -77,6 +79,8 @@ def _damages(root, variant, rng, faults):
             status = run.finish()
             return 0, [status] if status else []
         what = harness.damage_newest_checkpoint(run.folder, rng)
+        if rng.random() < 0.5:  # the checkpoint of a stop, though older than the damaged one
+            run.harm(signal.SIGTERM, rng.uniform(0, 0.3))
         status = run.finish()
         unclear = [f"{status} after {what}"] if status else []
         if "cannot be restored" not in run.output:

@@ -1,13 +1,13 @@
 """A small training run in a process of its own, and how it ends."""
 
 import os
-import signal
 import sys
 from pathlib import Path
 
 from common.errors import UserError
 from common.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
 from common.results.run_folder import RunFolder
+from common.sweeps.worker import stop_on_signals
 from common.training.errors import DivergedError, InterruptedRunError
 from tests.training.runs import train
 
@@ -31,12 +31,11 @@ def run(folder, variant, log_path, training):
         training: an event, set once the first iterations have been trained.
     """
     _redirect_output(log_path)
-    signals = []
-    signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+    was_signalled = stop_on_signals(second_kills=False)
 
     def stop_requested():
         training.set()
-        return bool(signals)
+        return was_signalled()
 
     statuses = {
         InterruptedRunError: EXIT_INTERRUPTED,

@@ -72,10 +72,27 @@ def train(
         evaluator=evaluator,
         strict_metrics=strict_metrics,
     )
-    chunks = itertools.count(1)
-    trainer.train(lambda: next(chunks) == stop_after or stop_requested())
+    chunks, measuring = itertools.count(1), _measuring(evaluator)
+    trainer.train(lambda: stop_requested() or (not measuring and next(chunks) == stop_after))
     run.finish()
     return step
+
+
+def _measuring(evaluator):
+    """A list that is not empty while the evaluator is at work."""
+    measuring = []
+    if evaluator:
+        evaluate = evaluator.evaluate
+
+        def noted(generate):
+            measuring.append(generate)
+            try:
+                return evaluate(generate)
+            finally:
+                measuring.clear()
+
+        evaluator.evaluate = noted
+    return measuring
 
 
 def scalars_of(folder):

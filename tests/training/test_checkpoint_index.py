@@ -1,5 +1,6 @@
 """The index of a checkpoint: what TensorFlow would end the process over is refused before."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -34,19 +35,29 @@ def test_an_index_cut_short_is_refused(checkpoint, length):
         check_index(checkpoint)
 
 
-def _write(path, entry):
-    """Writes an index with one entry besides the header, and right checksums."""
+def _number(value):
+    """An integer as tables have it: seven bits a byte, the lowest first."""
+    more = [value >> shift & 127 | 128 for shift in range(0, max(1, value.bit_length()), 7)]
+    return bytes([*more[:-1], more[-1] & 127])
+
+
+def _write(path, entry, more=b"", names=1):
+    """Writes an index with one entry besides the header, and right checksums.
+
+    `more` are further entries of the block, which the index names `names` times.
+    """
     header = tensor_bundle_pb2.BundleHeaderProto(num_shards=1).SerializeToString()
     block = b"".join(
         b"\0" + bytes([len(key), len(value)]) + key + value
         for key, value in ((b"", header), (b"weight", entry))
     )
-    block += bytes(4) + b"\1\0\0\0"  # one restart, at 0
+    block += more + bytes(4) + b"\1\0\0\0"  # one restart, at 0
     meta = bytes(4) + b"\1\0\0\0"
-    place = bytes([0, len(block)])
-    index = b"\0\1" + bytes([len(place)]) + b"x" + place + bytes(4) + b"\1\0\0\0"
+    place = _number(0) + _number(len(block))
+    index = (b"\0\1" + _number(len(place)) + b"x" + place) * names + bytes(4) + b"\1\0\0\0"
     meta_at = len(block) + 5
-    handles = bytes([meta_at, len(meta), meta_at + len(meta) + 5, len(index)])
+    places = (meta_at, len(meta), meta_at + len(meta) + 5, len(index))
+    handles = b"".join(map(_number, places))
     footer = handles.ljust(40, b"\0") + 0xDB4775248B80FB57.to_bytes(8, "little")
     path.write_bytes(join_blocks([block, meta, index], footer))
 
@@ -75,6 +86,34 @@ def test_nonsense_with_right_checksums_is_refused(tmp_path, entry, words):
     data = entry if isinstance(entry, bytes) else entry.SerializeToString()
     _write(tmp_path / "model-1.index", data)
     with pytest.raises(ValueError, match=words):
+        check_index(tmp_path / "model-1")
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        (bytes(3) * 1_200_000, None),  # in seconds, not hours
+        (b"\0\x88\x27\0" + b"k" * 5000 + b"\x88\x27\0\0" * 10, "longer than 4,096"),
+        (bytes(3) * 1_400_000, "larger than"),
+    ],
+    ids=["many empty entries", "a long key", "too many"],
+)
+def test_entries_take_bounded_time(tmp_path, entries, words):
+    header = tensor_bundle_pb2.BundleHeaderProto().SerializeToString()
+    assert not header  # so that an empty entry is a header
+    start = time.process_time()
+    _write(tmp_path / "model-1.index", b"", entries)
+    if words is None:
+        check_index(tmp_path / "model-1")
+    else:
+        with pytest.raises(ValueError, match=words):
+            check_index(tmp_path / "model-1")
+    assert time.process_time() - start < 60
+
+
+def test_a_block_that_is_named_twice_is_refused(tmp_path):
+    _write(tmp_path / "model-1.index", _entry(shape=_shape(2, 3)).SerializeToString(), names=2)
+    with pytest.raises(ValueError, match="overlap"):
         check_index(tmp_path / "model-1")
 
 

@@ -127,7 +127,8 @@ def test_chunks_change_nothing_and_nothing_is_traced_again():
 
 
 def test_divergence_stops_the_run_and_keeps_what_was_measured(tmp_path):
-    message = r"iteration 1: not finite: .* more; .* generator layer0.linear.* more.*good.*model-0"
+    layers = r"discriminator layer0\.conv2d.* more; generator layer0\.linear.* more"
+    message = rf"iteration 1: not finite: .* more; .* {layers}.*good.*model-0"
     with pytest.raises(DivergedError, match=message):
         train(tmp_path / "run", g_lr=1e38, save_checkpoint_freq=1, evaluate=False)
     assert RunFolder(tmp_path / "run").state != "done"
@@ -282,6 +283,57 @@ def test_a_requested_stop_leaves_the_checkpoints_as_they_would_be(tmp_path):
         for folder in (tmp_path / "whole", parts)
     ]
     assert saved[0] == saved[1]
+
+
+def test_a_stop_after_a_damaged_checkpoint_keeps_its_own(tmp_path):
+    """The damaged one, of a later iteration, is set aside and no longer taken for the newest."""
+    options = {"iteration": 16, "save_checkpoint_freq": 4, "metric_freq": 16, "vis_freq": 3}
+    options["evaluate"] = False
+    train(tmp_path / "whole", **options)
+    parts, checkpoints = tmp_path / "parts", tmp_path / "parts" / "checkpoint"
+    with pytest.raises(InterruptedRunError, match="iteration 11"):
+        train(parts, stop_requested=(checkpoints / "model-11.index").exists, **options)
+    for damaged in checkpoints.glob("model-11.data-*"), checkpoints.glob("*/model-11.data-*"):
+        for path in damaged:
+            path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InterruptedRunError, match="iteration 8, with a checkpoint"):
+        train(parts, stop_requested=(parts / "sample" / "global_id-8.png").exists, **options)
+    assert (checkpoints / "model-8.index").exists()
+    assert tf.train.latest_checkpoint(checkpoints) == str(checkpoints / "model-8")
+    assert (checkpoints / "damaged-model-11.index").exists()
+    train(parts, **options)
+    assert scalars_of(tmp_path / "whole") == scalars_of(parts)
+    names = [
+        sorted(str(path.relative_to(folder)) for path in folder.glob("checkpoint/**/model-*"))
+        for folder in (tmp_path / "whole", parts)
+    ]
+    assert names[0] == names[1]
+
+
+def test_a_stop_is_heard_in_the_metrics(tmp_path):
+    """They can take hours; a checkpoint precedes them, and resuming makes them."""
+    options = {"iteration": 8, "save_checkpoint_freq": 4, "metric_freq": 4}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(whole, **options)
+
+    class Stopping(MeanColours):
+        calls = 0
+
+        def __call__(self, images):
+            self.calls += 1
+            return super().__call__(images)
+
+    network = Stopping()
+    begun = parts / "checkpoint" / "model-3.index"
+    for _ in range(2):  # in training, and on resuming
+        calls = network.calls
+        with pytest.raises(InterruptedRunError, match="metrics after iteration 3"):
+            train(parts, network=network, stop_requested=begun.exists, **options)
+        assert not (parts / "metrics.csv").exists()
+    assert network.calls == calls
+    train(parts, **options)
+    assert (whole / "metrics.csv").read_bytes() == (parts / "metrics.csv").read_bytes()
+    assert scalars_of(whole) == scalars_of(parts)
 
 
 @pytest.mark.parametrize("name", ["moving_mean", "moving_variance"])

@@ -1,16 +1,22 @@
-"""A step's reads of a variable come before its update, in the graph that TensorFlow makes of it."""
+"""The graph that TensorFlow makes of the training loop leaves nothing to chance."""
 
 import pytest
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from tests.training.graph_order import (
+    optimized_graphs,
+    reads_and_updates,
+    sums_in_any_order,
+    unordered,
+)
 from tests.training.small import VARIANTS
-from tests.training.variable_order import optimized_graphs, reads_and_updates, unordered
 
 
 @pytest.mark.parametrize("name", ["no_gamma_cnn", "diff_gamma_cnn"])
-def test_reads_and_updates_are_ordered(name):
+def test_reads_updates_and_sums_are_ordered(name):
     whole = max(optimized_graphs(VARIANTS[name]), key=len)
     assert unordered(whole) == []
+    assert sums_in_any_order(whole) == []
     both = [found for found in reads_and_updates(whole).values() if all(found)]
     assert len(both) > 50
 
@@ -36,3 +42,14 @@ def test_what_has_no_order_is_found(control, found):
         for name, (op, data) in inputs.items()
     ]
     assert unordered(nodes) == found
+
+
+@pytest.mark.parametrize(
+    ("users", "found"), [(["total"], []), (["total", "other"], ["total"])], ids=["one", "two"]
+)
+def test_sums_of_what_others_need_are_found(users, found):
+    terms = [NodeDef(name=name, op="Mul", input=["x", "x"]) for name in "abc"]
+    shaped = NodeDef(name="shaped", op="Reshape", input=["c", "shape"])
+    inputs = {"total": ["a", "b:0", "shaped"], "other": ["c"]}
+    sums = [NodeDef(name=n, op="AddN" if n == "total" else "Neg", input=inputs[n]) for n in users]
+    assert sums_in_any_order([*terms, shaped, *sums]) == found

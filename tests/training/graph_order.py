@@ -1,11 +1,12 @@
-"""Whether the optimised graph of the training loop still reads variables before it updates them.
+"""Whether the optimised graph of the training loop leaves anything to chance.
 
-`python -m tests.training.variable_order VARIANT DEVICES` prints each read that nothing orders
-before or after an update of the same variable, and fails if there is one.
+`python -m tests.training.graph_order VARIANT DEVICES` prints each read that nothing orders before
+or after an update of the same variable, and each sum that may be made in several orders; it fails
+if there is one.
 """
 
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from tensorflow.python.eager import context
 
@@ -63,12 +64,33 @@ def unordered(nodes):
     return pairs
 
 
+def sums_in_any_order(nodes):
+    """Names of the sums of three terms or more of which other ops need one, too.
+
+    `AddN` begins with a term that no other op needs any more, which is a matter of time.
+    """
+    users = Counter(name for n in nodes for name in map(_tensor, n.input))
+    graph = _Graph(nodes)
+    return [
+        n.name
+        for n in nodes
+        if n.op == "AddN" and len(terms := [i for i in n.input if i[0] != "^"]) > 2
+        if any(users[tensor] > 1 for term in terms for tensor in graph.passing(term))
+    ]
+
+
+def _tensor(name):
+    """A tensor's name, in full."""
+    return name if ":" in name or name[0] == "^" else f"{name}:0"
+
+
 class _Graph:
     """A graph with loops; the outermost loop's way back is cut, so that one turn is looked at."""
 
     def __init__(self, nodes):
         self._inputs = {n.name: [i.lstrip("^").split(":")[0] for i in n.input] for n in nodes}
         self._passes_on = {n.name for n in nodes if n.op in ("Identity", "Enter", "Switch")}
+        self._same_memory = {n.name for n in nodes if n.op in ("Identity", "Reshape", "Squeeze")}
         depth = min((_depth(n.name) for n in nodes if n.op == "NextIteration"), default=0)
         self._cut = {n.name for n in nodes if n.op == "NextIteration" and _depth(n.name) == depth}
 
@@ -78,6 +100,13 @@ class _Graph:
         while name in self._passes_on:
             name = self._inputs[name][0]
         return name
+
+    def passing(self, tensor):
+        """A tensor and those that it shares its memory with, back to the op that made it."""
+        yield _tensor(tensor)
+        while (name := tensor.split(":")[0]) in self._same_memory:
+            tensor = f"{self._inputs[name][0]}:0"
+            yield tensor
 
     def ancestors(self, name):
         """Names of all nodes that run before one."""
@@ -95,14 +124,12 @@ def _depth(name):
 
 
 def main(name, devices):
-    pairs = [
-        pair
-        for nodes in optimized_graphs(VARIANTS[name], int(devices))
-        for pair in unordered(nodes)
-    ]
-    for pair in pairs:
-        print(*pair)
-    sys.exit(bool(pairs))
+    found = []
+    for nodes in optimized_graphs(VARIANTS[name], int(devices)):
+        found += unordered(nodes) + [(sum_,) for sum_ in sums_in_any_order(nodes)]
+    for names in found:
+        print(*names)
+    sys.exit(bool(found))
 
 
 if __name__ == "__main__":
