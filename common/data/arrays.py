@@ -103,7 +103,11 @@ def _check(path: Path | str, file: BinaryIO, size: int, shape: tuple[int, ...], 
     found = f"{dtype} {list(actual)}, {'Fortran' if fortran_order else 'C'} order"
     expected = f"uint8 {list(shape)}, C order"
     if found != expected:
-        raise UserError(f"{path}: found {found}, expected {expected}. {advice}")
+        is_subset = len(shape) == 4 and found == expected.replace(
+            str(list(shape)), str([actual[0], *shape[1:]])
+        )
+        hint = f"; for a subset say --set expected_images={actual[0]}" if is_subset else ""
+        raise UserError(f"{path}: found {found}, expected {expected}{hint}. {advice}")
     promised = offset + math.prod(shape)  # exact, where NumPy's product would wrap
     if size != promised:
         raise UserError(

@@ -220,8 +220,8 @@ def _cached_archive(folder: Path) -> Path:
     except UserError as error:
         raise UserError(
             f"cannot download {error}. Try again, which goes on where it ended; or put the file at "
-            f"{archive}, or name its place with the option for the Inception graph, or evaluate "
-            "with the network 'digits'."
+            f"{archive}, or name its place by --inception_path, or evaluate with another network "
+            "by --feature_network=digits."
         ) from error
     return archive
 

@@ -138,8 +138,11 @@ def _run(preparation: Preparation, options: Options) -> None:
         raise UserError(f"{options.output}: cannot be written ({error})") from error
     seconds = time.monotonic() - start
     print(f"{options.output}: {made:,} pictures in {seconds:.0f} s")
-    if made != preparation.images:
-        print(f"to train on them: --set expected_images={made}")
+    needed = [f"--set expected_images={made}"] if made != preparation.images else []
+    if options.expected_classes != preparation.classes:
+        needed.append(f"--set expected_classes={options.expected_classes}")
+    if needed:
+        print("to train on them:", *needed)
 
 
 def _define_flags(values: flags.FlagValues, preparation: Preparation, folder: Path) -> None:

@@ -150,11 +150,13 @@ def check_job(variant, settings, resources, replicas):
         UserError: data or network are missing, or the configuration does not fit them.
     """
     source = resources.source(settings)
-    size = NETWORKS[variant.network].IMAGE_SIZE_PER_MG * settings.mg
+    unit = NETWORKS[variant.network].IMAGE_SIZE_PER_MG
+    size = unit * settings.mg
     if tuple(source.image_shape) != (size, size, 3):
+        fitting = source.image_shape[0] // unit
         raise UserError(
             f"mg={settings.mg} gives images of {size}x{size}, and {settings.dataset} has images of "
-            f"shape {tuple(source.image_shape)}: set mg to match."
+            f"shape {tuple(source.image_shape)}: say --set mg={fitting} or --only mg={fitting}."
         )
     for name in ("batch_size", "d_batch_size", "g_batch_size"):
         batch = getattr(settings, name)

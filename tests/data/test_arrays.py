@@ -68,6 +68,7 @@ def test_source(path, tmp_path, name, route):
     ("array", "words"),
     [
         (PICTURES[:3], "found uint8 [3, 48, 48, 3], C order, expected uint8 [4, 48, 48, 3]"),
+        (PICTURES[:3], "C order; for a subset say --set expected_images=3. "),
         (PICTURES[0], "found uint8 [48, 48, 3]"),
         (PICTURES.transpose(0, 3, 1, 2).copy(), "found uint8 [4, 3, 48, 48]"),
         (PICTURES.astype(np.int8), "found int8"),

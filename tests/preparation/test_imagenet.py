@@ -87,8 +87,10 @@ def refused(capsys, archive, *words, **arguments):
     assert not (archive.parent / "ILSVRC2012").exists()
 
 
-def test_pictures(tmp_path, archive):
+def test_pictures(tmp_path, archive, capsys):
     assert prepare(archive, "--workers=2", f"--output={tmp_path}/imagenet/ILSVRC2012") == 0
+    options = f"to train on them: --set expected_images={COUNT} --set expected_classes=2\n"
+    assert options in capsys.readouterr().out
     check_output(tmp_path / "imagenet" / "ILSVRC2012", expected_files())
     assert os.listdir(tmp_path / "imagenet") == ["ILSVRC2012"]
     source = open_source("imagenet", tmp_path, "npy", COUNT, 2)
