@@ -129,5 +129,12 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     version = np.lib.format.read_magic(file)
     if version not in _HEADER_READERS:
         raise ValueError(f"format version {version}")
-    shape, fortran_order, dtype = _HEADER_READERS[version](file)
+    start = file.tell()
+    try:
+        shape, fortran_order, dtype = _HEADER_READERS[version](file)
+    except SystemError:
+        # NumPy has Python's parser evaluate the header, which in Python 3.11 now and then raises
+        # this where other threads parse at the same time.
+        file.seek(start)
+        shape, fortran_order, dtype = _HEADER_READERS[version](file)
     return shape, fortran_order, dtype, file.tell()

@@ -1,6 +1,7 @@
 """Memory-mapped .npy files: what is accepted, what is refused, and how little memory it takes."""
 
 import contextlib
+import io
 
 import numpy as np
 import psutil
@@ -8,12 +9,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data import open_source
+from common.data import arrays, open_source
 from common.data.arrays import map_images
 from common.errors import UserError
 
 SHAPE = (48, 48, 3)
 PICTURES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), dtype=np.uint8)
+
+
+def test_a_slip_of_the_parser_is_tried_again(monkeypatch):
+    """Python 3.11 raises a SystemError now and then where several threads parse."""
+    file = io.BytesIO()
+    np.save(file, PICTURES)
+    file.seek(0)
+    read, calls = arrays._HEADER_READERS[1, 0], []
+
+    def slip(file):
+        calls.append(file.tell())
+        if len(calls) == 1:
+            file.read(20)
+            raise SystemError("AST constructor recursion depth mismatch (before=39, after=35)")
+        return read(file)
+
+    monkeypatch.setitem(arrays._HEADER_READERS, (1, 0), slip)
+    assert arrays.read_header(file) == (PICTURES.shape, False, np.dtype(np.uint8), 128)
+    assert calls == [8, 8]
 
 
 @pytest.fixture

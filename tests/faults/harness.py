@@ -37,6 +37,7 @@ class Run:
         """Starts a process; returns it and the event that its first trained iterations set."""
         training = _PROCESSES.Event()
         process = _PROCESSES.Process(target=child.run, args=(*self._arguments, training))
+        process.training = training  # which is gone otherwise before the process opens it
         process.start()
         return process, training
 
