@@ -47,11 +47,15 @@ def main():
     sys.exit(bool(troubles))
 
 
-def _runs_until(root, variant, name, faults, harm):
-    """Harms runs until there were so many faults; `harm(run, faults left)` does one run."""
+def _runs_until(root, variant, name, faults, harm, logs=None):
+    """Harms runs until there were so many faults; `harm(run, faults left)` does one run.
+
+    What the processes print goes to the folder `logs`, by default where the runs are.
+    """
     done, runs, found, unclear = 0, 0, [], []
     while done < faults:
-        run = harness.Run(root / f"{name}{runs}", variant, root / f"{name}{runs}.log")
+        log = (logs or root) / f"{name}{runs}.log"
+        run = harness.Run(root / f"{name}{runs}", variant, log)
         count, strange = harm(run, faults - done)
         done, runs = done + count, runs + 1
         unclear += strange
@@ -108,7 +112,7 @@ def _full_disk(root, variant, rng, faults):
     with harness.FullDisk(root / "disk") as disk:
         for path in ("whole", "cache"):
             (root / "disk" / path).symlink_to(root / path)
-        return _runs_until(root / "disk", variant, "full", faults, harm)
+        return _runs_until(root / "disk", variant, "full", faults, harm, logs=root)
 
 
 def _two_processes(root, variant, rng, faults):
