@@ -47,7 +47,7 @@ def main():
     sys.exit(bool(troubles))
 
 
-def _runs_until(root, variant, name, faults, harm, logs=None):
+def _runs_until(root, variant, name, faults, harm, *, logs=None):
     """Harms runs until there were so many faults; `harm(run, faults left)` does one run.
 
     What the processes print goes to the folder `logs`, by default where the runs are.
