@@ -24,7 +24,7 @@ def restrain() -> None:
 
 @contextlib.contextmanager
 def unrestrained() -> Iterator[None]:
-    """Lets all of them run on what is called for the first time within: a network that only infers.
+    """Lets all of them run on what is called within, each time it is: a network that only infers.
 
     On a CPU the Inception network gains a seventh by the remapper's fusing convolution, bias and
     ReLU. Its numbers so do not depend on whether the process trains.

@@ -51,13 +51,17 @@ OPTIMIZERS = ("remapping", "arithmetic_optimization", "dependency_optimization")
 
 def test_a_network_is_optimised_alike_in_a_training_and_elsewhere():
     options = tf.config.optimizer
-    for switch_on in (False, True):
-        options.set_experimental_options(dict.fromkeys(OPTIMIZERS, switch_on))
-        network = Watching()
-        network(tf.zeros([1, 4, 4, 3]))
-        assert network.optimizers == [[True] * 3]
-        found = options.get_experimental_options()
-        assert [found[name] for name in OPTIMIZERS] == [switch_on] * 3
+    before = options.get_experimental_options()
+    try:
+        for switch_on in (False, True):
+            options.set_experimental_options(dict.fromkeys(OPTIMIZERS, switch_on))
+            network = Watching()
+            network(tf.zeros([1, 4, 4, 3]))
+            assert network.optimizers == [[True] * 3]
+            found = options.get_experimental_options()
+            assert [found[name] for name in OPTIMIZERS] == [switch_on] * 3
+    finally:
+        options.set_experimental_options({name: before.get(name, True) for name in OPTIMIZERS})
 
 
 class Watching(FeatureNetwork):
