@@ -58,9 +58,8 @@ class Checkpoints:
 
     @property
     def latest(self):
-        """Path of the newest checkpoint that is not known to be damaged, no suffix, or None."""
-        paths = (path for path in _newest_first(self._folder) if path not in self._damaged)
-        return next(paths, None)
+        """Path of the newest checkpoint, without a suffix, or None."""
+        return next(iter(_newest_first(self._folder)), None)
 
     def save(self, global_id, written, *, permanent=False):
         """Writes a checkpoint after iteration `global_id`.
@@ -98,10 +97,9 @@ class Checkpoints:
             _write_state(folder)
 
     def has(self, global_id, *, permanent=False):
-        """Whether there is such a checkpoint, not damaged, in the folder to restore from."""
+        """Whether there is such a checkpoint in the folder to restore from."""
         folder = self._restore_from / f"global_id-{global_id}" if permanent else self._restore_from
-        path = folder / f"model-{global_id}"
-        return path not in self._damaged and path.with_name(f"{path.name}.index").exists()
+        return (folder / f"model-{global_id}.index").exists()
 
     def _remove_old(self):
         paths = _newest_first(self._folder)
