@@ -42,8 +42,10 @@ setup(
         "demo": ["scikit-learn>=1.3"],
         "report": ["matplotlib>=3.8"],
         "cluster": ["ray>=2.30"],
+        "prepare": ["isal>=1.6"],
         "test": [
             "hypothesis>=6.100",
+            "isal>=1.6",
             "opencv-python-headless>=4.9",
             "pytest>=8",
             "pytest-timeout>=2.3",

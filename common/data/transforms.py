@@ -48,7 +48,7 @@ def imagenet_picture(picture: Image.Image, size: int = 128) -> np.ndarray:
     if picture.width * picture.height > _HUGE and _turn(picture) is None:
         box = _centred_box(picture, side)
         return _rgb(_resize(lambda rows: _picked_rows(picture, box, rows), side, side, size))
-    return _rgb(resize_linear(_rgbx(upright_square(picture, side)), size))
+    return _rgb(resize_linear(_square_rgbx(picture, side), size))
 
 
 def halve(picture: Image.Image) -> Image.Image:
@@ -145,6 +145,14 @@ def _rgbx(picture: Image.Image) -> np.ndarray:
     """Returns uint8 [h, w, 4] (the last channel means nothing) of an RGB picture."""
     data = picture.tobytes("raw", "RGBX")  # how Pillow keeps it, so this is quick
     return np.frombuffer(data, np.uint8).reshape(picture.height, picture.width, 4)
+
+
+def _square_rgbx(picture: Image.Image, size: int) -> np.ndarray:
+    """As `_rgbx(upright_square(picture, size))`; of an upright RGB picture with one copy fewer."""
+    if picture.mode != "RGB" or _turn(picture) is not None:
+        return _rgbx(upright_square(picture, size))
+    left, top, right, bottom = _centred_box(picture, size)
+    return _rgbx(picture)[top:bottom, left:right]
 
 
 def _rgb(pixels: np.ndarray) -> np.ndarray:

@@ -113,7 +113,7 @@ def opencv_imagenet(archive: Path, output: Path) -> None:
 BENCHMARKS = {  # folder: (makes the archive, pictures, the loop, further options of ours)
     "STL10": (generate_stl10, 40_000, opencv_stl10, []),
     "CelebA": (generate_celeba, 40_000, opencv_celeba, []),
-    "ImageNet": (generate_imagenet, 12_000, opencv_imagenet, ["--expected_classes=10"]),
+    "ImageNet": (generate_imagenet, 36_000, opencv_imagenet, ["--expected_classes=10"]),
 }
 
 

@@ -5,12 +5,15 @@ import io
 import os
 import struct
 import tarfile
+import zlib
 
 import cv2
 import numpy as np
 import pytest
+from isal import isal_zlib
 
 from common.data import open_source
+from common.preparation import gzip_reader
 from tests.data.archives import add_member
 from tests.preparation.archives import STL10_MEMBER, write_stl10
 from tests.preparation.scripts import run
@@ -22,6 +25,14 @@ UPRIGHT = PLANES.transpose(0, 3, 2, 1)
 def by_opencv(size: int) -> np.ndarray:
     shape = (size, size)
     return np.stack([cv2.resize(image, shape, interpolation=cv2.INTER_LINEAR) for image in UPRIGHT])
+
+
+@pytest.fixture(params=["zlib", "isal"], autouse=True)
+def unpacking(request, monkeypatch):
+    """The library that unpacks: each must do the same."""
+    library = {"zlib": zlib, "isal": isal_zlib}[request.param]
+    monkeypatch.setattr(gzip_reader, "library", library)
+    return request.param
 
 
 @pytest.fixture
@@ -53,6 +64,11 @@ def test_pictures(tmp_path, archive, workers, capsys):
     output = capsys.readouterr()
     assert "--set expected_images=101" in output.out
     assert "image/s" in output.err
+
+
+def test_advice(archive, capsys, unpacking):
+    assert prepare(archive) == 0
+    assert ("pip install isal" in capsys.readouterr().err) == (unpacking == "zlib")
 
 
 @pytest.mark.parametrize("size", [32, 33, 96])
@@ -127,16 +143,19 @@ def test_flipped_bits(archive, capsys, position):
     refused(capsys, archive, STL10_MEMBER, "damaged")
 
 
-def test_wrong_checksum(archive, capsys):
+@pytest.mark.parametrize("place", [-8, -1])
+def test_wrong_checksum_or_length(archive, capsys, unpacking, place):
+    words = {"zlib": {-8: "incorrect data check", -1: "incorrect length check"}[place]}
     data = bytearray(archive.read_bytes())
-    data[-8] ^= 1
+    data[place] ^= 1
     archive.write_bytes(data)
-    refused(capsys, archive, STL10_MEMBER, "incorrect data check")
+    refused(capsys, archive, STL10_MEMBER, words.get(unpacking, "Incorrect checksum found"))
 
 
-def test_not_an_archive(archive, capsys):
+def test_not_an_archive(archive, capsys, unpacking):
+    words = {"zlib": "incorrect header check", "isal": "Invalid gzip/zlib wrapper found"}
     archive.write_bytes(b"<html>not found</html>")
-    refused(capsys, archive, "damaged", "incorrect header check")
+    refused(capsys, archive, "damaged", words[unpacking])
     archive.write_bytes(gzip.compress(b"<html>not found</html>" * 100))
     refused(capsys, archive, "damaged")
 
