@@ -1,10 +1,27 @@
 """Whole iterations as one compiled function: several per call, nothing copied in between."""
 
+from typing import NamedTuple
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 from common import graph_optimizers
+from common.training.divergence import is_sum
 from common.training.errors import WorkerLostError
+
+
+class Row(NamedTuple):
+    """What one iteration computes; over several replicas, the means.
+
+    Attributes:
+        scalars: `{tag: float}`, what is logged.
+        sums: for each discriminator step, `{tag: float}`, see `common.training.divergence`; with
+            the last one's, the generator's.
+    """
+
+    scalars: dict
+    sums: list
 
 
 class CompiledIterations:
@@ -43,7 +60,7 @@ class CompiledIterations:
         self._latents = None
         if step.variant.redraw_latents:
             self._latents = self._iterator(pipeline.generator_latents, first_iteration)
-        self._tags = ()
+        self._tags, self._earlier_tags = (), ()
         self._is_multi_worker = strategy.extended._in_multi_worker_mode()
         graph_optimizers.restrain()
         self._compiled = tf.function(
@@ -97,8 +114,7 @@ class CompiledIterations:
         """Trains the next `count` iterations.
 
         Returns:
-            A list of `count` dictionaries `{tag: float}`, what each iteration logs; over several
-            replicas, the means.
+            A list of `count` `Row`s.
 
         Raises:
             UserError: an image cannot be read.
@@ -107,7 +123,14 @@ class CompiledIterations:
         ids = tf.constant(self._next, tf.int64), tf.constant(count)
         values = self._with_all_workers(lambda: self._compiled(*ids).numpy())
         self._next += count
-        return [dict(zip(self._tags, map(float, row), strict=True)) for row in values]
+        return [self._row(values) for values in values.tolist()]
+
+    def _row(self, values):
+        last = dict(zip(self._tags, values, strict=False))  # the earlier steps' sums come after
+        steps = np.reshape(values[len(last) :], (self._n_dis - 1, len(self._earlier_tags)))
+        earlier = [dict(zip(self._earlier_tags, step, strict=True)) for step in steps.tolist()]
+        sums = {tag: last.pop(tag) for tag in self._tags if is_sum(tag)}
+        return Row(last, [*earlier, sums])
 
     def _run(self, first, count):
         rows = tf.TensorArray(keras.config.floatx(), size=count)
@@ -115,17 +138,26 @@ class CompiledIterations:
         # variables that the one before has yet to update.
         for index in tf.range(count):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            if self._n_dis > 1:
-                for _ in tf.range(self._n_dis - 1):
-                    tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-                    self._on_replicas(self._step.discriminator_step, next(self._batches))
+            earlier = self._earlier_steps() if self._n_dis > 1 else []
             summaries_due = (first + tf.cast(index, tf.int64) + 1) % self._summary_freq == 0
-            rows = rows.write(index, self._last_steps(summaries_due))
+            rows = rows.write(index, tf.concat([self._last_steps(summaries_due), *earlier], 0))
         return rows.stack()
+
+    def _earlier_steps(self):
+        """All discriminator steps but the last; their sums, one after another."""
+        sums = tf.TensorArray(keras.config.floatx(), size=self._n_dis - 1)
+        for index in tf.range(self._n_dis - 1):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            values = self._on_replicas(self._discriminator_step, next(self._batches))
+            sums = sums.write(index, self._mean(values))
+        return [tf.reshape(sums.stack(), [(self._n_dis - 1) * len(self._earlier_tags)])]
 
     def _last_steps(self, summaries_due):
         latents = None if self._latents is None else next(self._latents)
-        values = self._on_replicas(self._logged_step, next(self._batches), latents, summaries_due)
+        batch = next(self._batches)
+        return self._mean(self._on_replicas(self._logged_step, batch, latents, summaries_due))
+
+    def _mean(self, values):
         return self._strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
 
     def _on_replicas(self, function, *batches):
@@ -136,7 +168,16 @@ class CompiledIterations:
             function = tf.autograph.experimental.do_not_convert(function)
         return self._strategy.run(function, batches)
 
+    def _discriminator_step(self, batch):
+        scalars = self._step.discriminator_step(batch)
+        self._earlier_tags = tuple(filter(is_sum, scalars))
+        return _stack(scalars[tag] for tag in self._earlier_tags)
+
     def _logged_step(self, *batches):
         scalars = self._step.last_steps(*batches)
         self._tags = tuple(scalars)
-        return tf.stack([tf.cast(value, keras.config.floatx()) for value in scalars.values()])
+        return _stack(scalars.values())
+
+
+def _stack(scalars):
+    return tf.stack([tf.cast(value, keras.config.floatx()) for value in scalars])

@@ -9,6 +9,7 @@ import tensorflow as tf
 from common.layers import moving_average_advances, spectral_layers
 from common.layers.image_weights import ImageWeights
 from common.training.adam import Adam
+from common.training.divergence import sums_of_squares
 from common.training.losses import LOSSES, generator_loss, gradient_penalty, slopes
 from common.training.scalars import normalization_scalars, slope_scalars
 from common.variant import Variant
@@ -79,7 +80,8 @@ class TrainingStep:
         Returns:
             `{tag: scalar}`: losses, scores and slopes before the update.
         """
-        return self._update_discriminator(batch, self._fake(batch))
+        measured, diagnosed = self._update_discriminator(batch, self._fake(batch))
+        return measured | diagnosed
 
     def _fake(self, batch):
         with moving_average_advances(int(self.variant.batch_norm_in_d_steps)):
@@ -101,28 +103,28 @@ class TrainingStep:
         """
         if self.variant.redraw_latents:
             fake = self._fake(batch)
-            scalars = self._update_discriminator(batch, fake)
+            measured, diagnosed = self._update_discriminator(batch, fake)
             if self.variant.summary_after_update:
-                before = scalars
-                scalars = before | tf.cond(
+                before = measured
+                measured = tf.cond(
                     tf.convert_to_tensor(summaries_due),
                     lambda: self._measure(batch.images, fake),
-                    lambda: {
-                        tag: before[tag] for tag in before if not tag.startswith("gradient_norm")
-                    },
+                    lambda: before,
                 )
-            return {**scalars, **self._update_generator(*self._generate(generator_latents, 1))}
-        fake, tape = self._generate(batch.latents, 1 + int(self.variant.batch_norm_in_d_steps))
-        scalars = self._update_discriminator(batch, tf.stop_gradient(fake))
-        return {**scalars, **self._update_generator(fake, tape)}
+            return measured | diagnosed | self._update_generator(*self._generate(generator_latents))
+        advances = 1 + int(self.variant.batch_norm_in_d_steps)
+        fake, tape = self._generate(batch.latents, advances)
+        measured, diagnosed = self._update_discriminator(batch, tf.stop_gradient(fake))
+        return measured | diagnosed | self._update_generator(fake, tape)
 
-    def _generate(self, latents, advances):
+    def _generate(self, latents, advances=1):
         """A recorded training-mode pass that advances the moving averages `advances` times."""
         with tf.GradientTape() as tape, moving_average_advances(advances):
             fake = self.generator(latents, training=True)
         return fake, tape
 
     def _update_discriminator(self, batch, fake):
+        """Returns what is measured before the update, and what tells of the update itself."""
         scalars, gradients = self._adversarial_gradients(batch.images, fake)
         if self.loss.gradient_penalty:
             penalty, penalty_gradients = self._penalty_gradients(batch, fake)
@@ -133,11 +135,11 @@ class TrainingStep:
                 for g, p in zip(gradients, penalty_gradients, strict=True)
             ]
         scalars |= normalization_scalars(self.discriminator)
-        scalars |= self._gradient_norm("d", self.optimizers.discriminator, gradients)
+        diagnosed = self._diagnosed("discriminator", gradients)
         self._apply(self.optimizers.discriminator, gradients, self.discriminator)
         for layer in self._spectral_layers:
             layer.advance_u()
-        return scalars
+        return scalars, diagnosed
 
     def _update_generator(self, fake, tape):
         with tf.GradientTape() as discriminator_tape:
@@ -146,9 +148,9 @@ class TrainingStep:
             scaled_loss = self.optimizers.generator.scale_loss(loss)
         by_images = discriminator_tape.gradient(scaled_loss, fake)
         gradients = tape.gradient(fake, self._variables(self.generator), by_images)
+        diagnosed = self._diagnosed("generator", gradients)
         self._apply(self.optimizers.generator, gradients, self.generator)
-        norm = self._gradient_norm("g", self.optimizers.generator, gradients)
-        return {"loss/g/fake": loss, "loss/g": loss, **norm}
+        return {"loss/g/fake": loss, "loss/g": loss, **diagnosed}
 
     def _adversarial_gradients(self, real, fake):
         """One pass over real and generated images together: what it measures, and gradients."""
@@ -194,12 +196,18 @@ class TrainingStep:
         scalars |= slope_scalars(*tf.split(slopes(tape.gradient(scores, images)), 2))
         return scalars | normalization_scalars(self.discriminator)
 
-    @staticmethod
-    def _gradient_norm(network, optimizer, gradients):
-        """`{tag: scalar}`, empty under loss scaling, which expects gradients to overflow."""
+    def _diagnosed(self, network, gradients):
+        """`{tag: scalar}` of a network about to be updated: see `common.training.divergence`.
+
+        Without the gradients under loss scaling, which expects them to overflow.
+        """
+        model, optimizer = getattr(self, network), getattr(self.optimizers, network)
+        sums = sums_of_squares("weights", network, model, self._variables(model))
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            return {}
-        return {f"gradient_norm/{network}": tf.linalg.global_norm(gradients)}
+            return sums
+        by_layer = sums_of_squares("gradients", network, model, gradients)
+        norm = tf.sqrt(tf.reduce_sum(tf.stack(list(by_layer.values()))))
+        return {f"gradient_norm/{network[0]}": norm, **sums, **by_layer}
 
     def _apply(self, optimizer, gradients, model):
         # Keras sums the gradients over the replicas; the update is by their mean.

@@ -19,6 +19,7 @@ from common.results.progress import ProgressFile
 from common.results.times import drop_times_after, is_timed, record_time
 from common.training.checkpoints import Checkpoints
 from common.training.devices import is_one_of_several_workers
+from common.training.divergence import where_it_began
 from common.training.errors import DivergedError, InterruptedRunError
 from common.training.iterations import CompiledIterations
 from common.training.memory import memory_scalars
@@ -172,28 +173,39 @@ class Trainer:
     def _log(self, first, rows):
         """Writes the summaries of consecutive iterations, the first being `first`."""
         now = time.time()
-        for global_id, scalars in enumerate(rows, start=first):
+        for global_id, row in enumerate(rows, start=first):
             if is_due(self._settings.summary_freq, global_id):
-                self._events.write(global_id, scalars, now)
+                self._events.write(global_id, row.scalars, now)
             if self._step.variant.memory_summaries:
                 self._events.write(global_id, memory_scalars(), now)
-            self._refuse_non_finite(global_id, scalars)
+            self._refuse_non_finite(global_id, row)
         self._events.flush()
 
-    def _refuse_non_finite(self, global_id, scalars):
-        bad = [tag for tag, value in scalars.items() if not math.isfinite(value)]
+    def _refuse_non_finite(self, global_id, row):
+        bad = [
+            tag
+            for values in (row.scalars, *row.sums)
+            for tag, value in values.items()
+            if not math.isfinite(value)
+        ]
         if bad:
             # A layer's sigma does not depend on the others': it says best where the trouble began.
             bad.sort(key=lambda tag: "sigma" not in tag)
-            raise self._divergence(f"iteration {global_id}: not finite: {_first_few(bad)}")
+            raise self._divergence(
+                f"iteration {global_id}: not finite: {_first_few(bad)}", where_it_began(row.sums)
+            )
 
-    def _divergence(self, what):
-        models = (self._step.discriminator, self._step.generator)  # in the order of the updates
-        layers = [f"{m.name} {_first_few(_layers_not_finite(m))}" for m in models]
+    def _divergence(self, what, began=None):
+        if began is None:
+            models = (self._step.discriminator, self._step.generator)  # in the order of the updates
+            layers = [f"{m.name} {_first_few(_layers_not_finite(m))}" for m in models]
+            place = f"Layers whose weights are not finite now: {'; '.join(layers)}"
+        else:
+            place = f"It began in {began}"
         return DivergedError(
-            f"{what}; training has diverged. Layers whose weights are not finite now: "
-            f"{'; '.join(layers)}. What was measured up to then is in {self._folder.path}; the "
-            f"last good checkpoint is {self._checkpoints.latest or 'none'}."
+            f"{what}; training has diverged. {place}. What was measured up to then is in "
+            f"{self._folder.path}; the last good checkpoint is "
+            f"{self._checkpoints.latest or 'none'}."
         )
 
     def _after(self, global_id):

@@ -113,7 +113,7 @@ def _engine(step, pipeline, settings):
     events = EventLog(tempfile.mkdtemp())
 
     def run():
-        (scalars,) = iterations.run(1)
+        ((scalars, _),) = iterations.run(1)
         if settings.summary_freq == 1:
             events.write(0, scalars, 0.0)
             events.flush()

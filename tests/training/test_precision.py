@@ -27,7 +27,7 @@ def train(name, precision="float32", jit_compile=False, iterations=4, width=2):
     compiled = CompiledIterations(
         strategy, step, pipeline, settings.n_dis, 0, jit_compile=jit_compile
     )
-    return step, compiled.run(iterations)
+    return step, [row.scalars for row in compiled.run(iterations)]
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])

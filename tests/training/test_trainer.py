@@ -127,12 +127,40 @@ def test_chunks_change_nothing_and_nothing_is_traced_again():
 
 
 def test_divergence_stops_the_run_and_keeps_what_was_measured(tmp_path):
-    layers = r"discriminator layer0\.conv2d.* more; generator layer0\.linear.* more"
-    message = rf"iteration 1: not finite: .* more; .* {layers}.*good.*model-0"
+    message = (
+        r"iteration 1: not finite: .* more; training has diverged\. "
+        r"It began in the weights of generator layer4\.deconv2d\..*good.*model-0"
+    )
     with pytest.raises(DivergedError, match=message):
         train(tmp_path / "run", g_lr=1e38, save_checkpoint_freq=1, evaluate=False)
     assert RunFolder(tmp_path / "run").state != "done"
     assert [step for step, _ in scalars_of(tmp_path / "run")["loss/d"]] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "place"),
+    [
+        ("no_gamma_cnn", "discriminator", -1),
+        ("diff_gamma_cnn", "generator", 0.5),
+        ("no_gamma_resnet", "discriminator", 0.5),
+    ],
+)
+def test_a_spoilt_layer_is_named(tmp_path, monkeypatch, name, network, place):
+    """Though everything is NaN by the time that anybody looks."""
+    spoilt = []
+
+    def spoil(self, count, run=CompiledIterations.run):
+        layers = [x for x in getattr(self._step, network).layers if x.trainable_variables]
+        layer = layers[int(place * len(layers))]
+        layer.trainable_variables[0].assign(np.nan * layer.trainable_variables[0])
+        spoilt.append(layer.name)
+        return run(self, count)
+
+    monkeypatch.setattr(CompiledIterations, "run", spoil)
+    with pytest.raises(DivergedError) as caught:
+        train(tmp_path / "run", name, evaluate=False)
+    assert "iteration 0: not finite: " in str(caught.value)
+    assert f"It began in the weights of {network} {spoilt[0]}." in str(caught.value)
 
 
 def test_gradients_that_overflow_are_divergence(tmp_path):

@@ -51,7 +51,8 @@ def main(name, devices, mode, output):
         for model in (generator, step.discriminator)
         for v in model.weights
     }
-    np.savez(output, **weights, **{tag: [row[tag] for row in rows] for tag in rows[0]})
+    scalars = {tag: [row.scalars[tag] for row in rows] for tag in rows[0].scalars}
+    np.savez(output, **weights, **scalars)
 
 
 def _same_on_all_replicas(strategy, variable):
