@@ -148,8 +148,9 @@ def _rgbx(picture: Image.Image) -> np.ndarray:
 
 
 def _square_rgbx(picture: Image.Image, size: int) -> np.ndarray:
-    """As `_rgbx(upright_square(picture, size))`; of an upright RGB picture with one copy fewer."""
-    if picture.mode != "RGB" or _turn(picture) is not None:
+    """As `_rgbx(upright_square(picture, size))`; of most RGB pictures with one copy fewer."""
+    is_long = max(picture.size) > 2 * size  # so that a copy of the square is the smaller one
+    if is_long or picture.mode != "RGB" or _turn(picture) is not None:
         return _rgbx(upright_square(picture, size))
     left, top, right, bottom = _centred_box(picture, size)
     return _rgbx(picture)[top:bottom, left:right]

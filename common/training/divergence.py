@@ -1,21 +1,30 @@
-"""Where values ceased to be finite: what every iteration computes for it, and what that tells.
+"""Where values ceased to be finite: what every update brings for it, and what that tells.
 
-With its summaries an iteration returns, for each update, one sum of squares per layer: of the
-layer's weights before the update, and of its gradients.
+Beside its scalars, an update returns one number per layer for each of these: the sum of squares of
+its weights before the update, its spectral norm where it is normalised, and the sum of squares of
+its gradients (but for gradients under loss scaling, which expects them to overflow). In float32 a
+sum of squares is not finite from a norm of 1.8e19 on.
 """
 
 import math
 
 import tensorflow as tf
 
-_PREFIX = "sum of squares"
+from common.layers import spectral_layers
+
+_PREFIX = "diagnosis"
+
+
+def is_diagnosis(tag):
+    """Whether a tag is of this module, rather than of what is logged."""
+    return tag.startswith(f"{_PREFIX}/")
 
 
 def sums_of_squares(kind, network, model, tensors):
     """`{tag: scalar}`, one for each layer that has trainable variables, in the model's order.
 
     Args:
-        kind: "weights" or "gradients".
+        kind: "weights", "updated weights" or "gradients".
         network: "generator" or "discriminator".
         model: it, a Keras model.
         tensors: what to square and sum, in the order of the model's trainable variables.
@@ -32,38 +41,62 @@ def sums_of_squares(kind, network, model, tensors):
     }
 
 
-def is_sum(tag):
-    """Whether a tag is of `sums_of_squares`, rather than of what is logged."""
-    return tag.startswith(f"{_PREFIX}/")
+def spectral_norms(discriminator):
+    """`{tag: scalar}`, one for each normalised layer, in the model's order."""
+    return {
+        f"{_PREFIX}/spectral norm/discriminator/{layer.name}": layer.sigma()
+        for layer in spectral_layers(discriminator)
+    }
 
 
 def where_it_began(steps):
     """Names the place of an iteration where values ceased to be finite.
 
-    Gradients come back from a network's last layer, and what is not finite goes on to the layers
-    before: it began at the last of those concerned.
+    Weights and spectral norms that are not finite (or norms of 0, by which weights are divided)
+    are all named. What is not finite in a gradient goes on to the layers before, so that it began
+    at the last one concerned; unless that is the network's last, for then it came from the forward
+    pass or the loss. The gradient penalty's gradients go both ways: there it is a guess.
 
     Args:
-        steps: for each discriminator step `{tag: float}` of `sums_of_squares`; with the last one's,
-            the generator's, whose weights were the same in all.
+        steps: for each discriminator step `{tag: float}` of this module's functions; with the last
+            one's, those of the generator, whose weights were the same in all.
 
     Returns:
         E.g. "the gradients of discriminator layer3.conv2d", or None if all are finite.
     """
+    last = steps[-1]
     groups = [
-        (steps[-1], "weights", "generator"),
-        *((step, kind, "discriminator") for step in steps for kind in ("weights", "gradients")),
-        (steps[-1], "gradients", "generator"),
+        (last, "weights", "generator"),
+        *(
+            (step, kind, "discriminator")
+            for step in steps
+            for kind in ("weights", "spectral norm", "gradients")
+        ),
+        (last, "updated weights", "discriminator"),
+        (last, "gradients", "generator"),
     ]
-    return next(filter(None, (_last_not_finite(*group) for group in groups)), None)
+    return next(filter(None, (_trouble(*group) for group in groups)), None)
 
 
-def _last_not_finite(sums, kind, network):
+def _trouble(values, kind, network):
     prefix = f"{_PREFIX}/{kind}/{network}/"
-    layers = [tag for tag in sums if tag.startswith(prefix)]
-    bad = [tag for tag in layers if not math.isfinite(sums[tag])]
+    layers = [tag.removeprefix(prefix) for tag in values if tag.startswith(prefix)]
+    bad = [
+        layer
+        for layer in layers
+        if not math.isfinite(value := values[prefix + layer])
+        or (kind == "spectral norm" and value == 0)
+    ]
     if not bad:
         return None
-    is_output = kind == "gradients" and bad[-1] == layers[-1]
-    hint = ", its last layer: perhaps in the loss" if is_output else ""
-    return f"the {kind} of {network} {bad[-1].removeprefix(prefix)}{hint}"
+    if kind != "gradients":
+        return f"the {kind} of {network} {first_few(bad)}"
+    if bad[-1] == layers[-1]:
+        return f"the forward pass or the loss: the gradients of {network} {bad[-1]} are not finite"
+    return f"the gradients of {network} {bad[-1]}"
+
+
+def first_few(names, count=4):
+    """The first names of a list, and how many more there are."""
+    rest = len(names) - count
+    return (", ".join(names[:count]) or "none") + (f" and {rest} more" if rest > 0 else "")

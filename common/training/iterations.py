@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from common import graph_optimizers
-from common.training.divergence import is_sum
+from common.training.divergence import is_diagnosis
 from common.training.errors import WorkerLostError
 
 
@@ -16,12 +16,12 @@ class Row(NamedTuple):
 
     Attributes:
         scalars: `{tag: float}`, what is logged.
-        sums: for each discriminator step, `{tag: float}`, see `common.training.divergence`; with
+        diagnosis: for each discriminator step, `{tag: float}` of `common.training.divergence`; with
             the last one's, the generator's.
     """
 
     scalars: dict
-    sums: list
+    diagnosis: list
 
 
 class CompiledIterations:
@@ -126,11 +126,11 @@ class CompiledIterations:
         return [self._row(values) for values in values.tolist()]
 
     def _row(self, values):
-        last = dict(zip(self._tags, values, strict=False))  # the earlier steps' sums come after
+        last = dict(zip(self._tags, values, strict=False))  # the earlier steps' values come after
         steps = np.reshape(values[len(last) :], (self._n_dis - 1, len(self._earlier_tags)))
         earlier = [dict(zip(self._earlier_tags, step, strict=True)) for step in steps.tolist()]
-        sums = {tag: last.pop(tag) for tag in self._tags if is_sum(tag)}
-        return Row(last, [*earlier, sums])
+        diagnosis = {tag: last.pop(tag) for tag in self._tags if is_diagnosis(tag)}
+        return Row(last, [*earlier, diagnosis])
 
     def _run(self, first, count):
         rows = tf.TensorArray(keras.config.floatx(), size=count)
@@ -144,13 +144,13 @@ class CompiledIterations:
         return rows.stack()
 
     def _earlier_steps(self):
-        """All discriminator steps but the last; their sums, one after another."""
-        sums = tf.TensorArray(keras.config.floatx(), size=self._n_dis - 1)
+        """All discriminator steps but the last; their diagnoses, one after another."""
+        diagnoses = tf.TensorArray(keras.config.floatx(), size=self._n_dis - 1)
         for index in tf.range(self._n_dis - 1):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             values = self._on_replicas(self._discriminator_step, next(self._batches))
-            sums = sums.write(index, self._mean(values))
-        return [tf.reshape(sums.stack(), [(self._n_dis - 1) * len(self._earlier_tags)])]
+            diagnoses = diagnoses.write(index, self._mean(values))
+        return [tf.reshape(diagnoses.stack(), [(self._n_dis - 1) * len(self._earlier_tags)])]
 
     def _last_steps(self, summaries_due):
         latents = None if self._latents is None else next(self._latents)
@@ -170,7 +170,7 @@ class CompiledIterations:
 
     def _discriminator_step(self, batch):
         scalars = self._step.discriminator_step(batch)
-        self._earlier_tags = tuple(filter(is_sum, scalars))
+        self._earlier_tags = tuple(filter(is_diagnosis, scalars))
         return _stack(scalars[tag] for tag in self._earlier_tags)
 
     def _logged_step(self, *batches):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from common.layers import moving_average_advances, spectral_layers
 from common.layers.image_weights import ImageWeights
 from common.training.adam import Adam
-from common.training.divergence import sums_of_squares
+from common.training.divergence import spectral_norms, sums_of_squares
 from common.training.losses import LOSSES, generator_loss, gradient_penalty, slopes
 from common.training.scalars import normalization_scalars, slope_scalars
 from common.variant import Variant
@@ -135,7 +135,7 @@ class TrainingStep:
                 for g, p in zip(gradients, penalty_gradients, strict=True)
             ]
         scalars |= normalization_scalars(self.discriminator)
-        diagnosed = self._diagnosed("discriminator", gradients)
+        diagnosed = self._diagnosed("discriminator", gradients) | spectral_norms(self.discriminator)
         self._apply(self.optimizers.discriminator, gradients, self.discriminator)
         for layer in self._spectral_layers:
             layer.advance_u()
@@ -148,7 +148,12 @@ class TrainingStep:
             scaled_loss = self.optimizers.generator.scale_loss(loss)
         by_images = discriminator_tape.gradient(scaled_loss, fake)
         gradients = tape.gradient(fake, self._variables(self.generator), by_images)
-        diagnosed = self._diagnosed("generator", gradients)
+        diagnosed = self._diagnosed("generator", gradients) | sums_of_squares(
+            "updated weights",
+            "discriminator",
+            self.discriminator,
+            self._variables(self.discriminator),
+        )
         self._apply(self.optimizers.generator, gradients, self.generator)
         return {"loss/g/fake": loss, "loss/g": loss, **diagnosed}
 

@@ -19,7 +19,7 @@ from common.results.progress import ProgressFile
 from common.results.times import drop_times_after, is_timed, record_time
 from common.training.checkpoints import Checkpoints
 from common.training.devices import is_one_of_several_workers
-from common.training.divergence import where_it_began
+from common.training.divergence import first_few, where_it_began
 from common.training.errors import DivergedError, InterruptedRunError
 from common.training.iterations import CompiledIterations
 from common.training.memory import memory_scalars
@@ -182,23 +182,16 @@ class Trainer:
         self._events.flush()
 
     def _refuse_non_finite(self, global_id, row):
-        bad = [
-            tag
-            for values in (row.scalars, *row.sums)
-            for tag, value in values.items()
-            if not math.isfinite(value)
-        ]
+        bad = [tag for tag, value in row.scalars.items() if not math.isfinite(value)]
         if bad:
-            # A layer's sigma does not depend on the others': it says best where the trouble began.
             bad.sort(key=lambda tag: "sigma" not in tag)
-            raise self._divergence(
-                f"iteration {global_id}: not finite: {_first_few(bad)}", where_it_began(row.sums)
-            )
+            what = f"iteration {global_id}: not finite: {first_few(bad)}"
+            raise self._divergence(what, where_it_began(row.diagnosis))
 
     def _divergence(self, what, began=None):
         if began is None:
             models = (self._step.discriminator, self._step.generator)  # in the order of the updates
-            layers = [f"{m.name} {_first_few(_layers_not_finite(m))}" for m in models]
+            layers = [f"{m.name} {first_few(_layers_not_finite(m))}" for m in models]
             place = f"Layers whose weights are not finite now: {'; '.join(layers)}"
         else:
             place = f"It began in {began}"
@@ -323,8 +316,3 @@ def _layers_not_finite(model):
         for layer in model.layers
         if not all(np.isfinite(weight).all() for weight in layer.get_weights())
     ]
-
-
-def _first_few(names, count=4):
-    rest = len(names) - count
-    return (", ".join(names[:count]) or "none") + (f" and {rest} more" if rest > 0 else "")

@@ -35,7 +35,7 @@ def prepare(options: Options) -> int:
     write it. zlib, ISA-L and NumPy let them run at the same time.
     """
     if lacks_isal():
-        print("with `pip install isal` this takes about 0.6 of the time", file=sys.stderr)
+        print("pip install -e '.[prepare]' makes this quicker", file=sys.stderr)
     with (
         GzipReader(options.input) as archive,
         write_array(options.output, (options.size, options.size, 3)) as array,
@@ -52,8 +52,8 @@ def prepare(options: Options) -> int:
     return array.count
 
 
-def _blocks(options: Options, archive: GzipReader) -> Iterator[tuple[int, list[memoryview]]]:
-    """Yields some pictures' bytes, in pieces, with the number of the first.
+def _blocks(options: Options, archive: GzipReader) -> Iterator[tuple[int, bytearray]]:
+    """Yields some pictures' bytes, with the number of the first.
 
     Then it reads the archive to its end, where its checksum is.
     """
@@ -65,7 +65,7 @@ def _blocks(options: Options, archive: GzipReader) -> Iterator[tuple[int, list[m
                 options.check_images(_count(options, info))
                 for first in range(0, options.expected_images, _BLOCK):
                     count = min(_BLOCK, options.expected_images - first)
-                    yield first, archive.read_pieces(_PICTURE * count)
+                    yield first, archive.read(_PICTURE * count)
         archive.drain()
     except DamagedError as error:
         raise UserError(f"{options.input}: {MEMBER} is damaged ({error}); get it anew") from error
@@ -80,17 +80,18 @@ def _count(options: Options, info: TarInfo) -> int:
     return count
 
 
-def _work(places: Places, block: tuple[int, list[memoryview]]) -> tuple[int, int]:
+def _work(places: Places, block: tuple[int, bytearray]) -> tuple[int, int]:
     """Makes some pictures and writes them; returns the first one's number, and how many."""
-    first, pieces = block
-    data = np.concatenate([np.frombuffer(piece, np.uint8) for piece in pieces])
-    pictures = _shrink(places.image_shape[0], data.reshape(-1, *STORED_SHAPE))
+    first, data = block
+    planes = np.frombuffer(data, np.uint8).reshape(-1, *STORED_SHAPE)
+    pictures = _shrink(places.image_shape[0], planes)
     try:
         with places.open() as file:
             places.fill(file, first, pictures)
     except OSError as error:
         raise UserError(
-            f"{places.path}: cannot be written ({error}); picture {first:,} of {MEMBER} was next"
+            f"{places.path}: pictures {first:,} to {first + len(pictures) - 1:,} of {MEMBER} "
+            f"cannot be written ({error})"
         ) from error
     return first, len(pictures)
 

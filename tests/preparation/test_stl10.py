@@ -5,6 +5,7 @@ import io
 import os
 import struct
 import tarfile
+import tracemalloc
 import zlib
 
 import cv2
@@ -68,7 +69,7 @@ def test_pictures(tmp_path, archive, workers, capsys):
 
 def test_advice(archive, capsys, unpacking):
     assert prepare(archive) == 0
-    assert ("pip install isal" in capsys.readouterr().err) == (unpacking == "zlib")
+    assert ("[prepare]" in capsys.readouterr().err) == (unpacking == "zlib")
 
 
 @pytest.mark.parametrize("size", [32, 33, 96])
@@ -83,6 +84,40 @@ def test_several_gzip_streams_and_padding(tmp_path, archive):
     archive.write_bytes(b"".join(map(gzip.compress, parts)) + bytes(1000))
     assert prepare(archive) == 0
     assert np.array_equal(np.load(tmp_path / "stl10.npy"), by_opencv(48))
+
+
+def test_streams_of_one_byte_take_no_more_memory(tmp_path):
+    """Each of them is a piece, of which a list would take a hundred times as much."""
+    path = tmp_path / "many.gz"
+    path.write_bytes(gzip.compress(b"x") * 200_000)
+    with gzip_reader.GzipReader(path) as archive:
+        tracemalloc.start()
+        try:
+            assert archive.read(200_000) == b"x" * 200_000
+            assert tracemalloc.get_traced_memory()[1] < 2**21
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("before", range(0, 60, 7))
+@pytest.mark.parametrize("flags", [2, 4 + 8, 8 + 16, 8 + 2])
+def test_headers_that_two_pieces_share(tmp_path, before, flags):
+    """Of a second stream, its header beginning so many bytes before the end of the first piece."""
+    first = np.random.default_rng(0).bytes(2**17)  # so that it is stored as it is, nearly
+    packed = gzip.compress(first)
+    while len(packed) > 2**17 - before:
+        first = first[: len(first) - (len(packed) - 2**17 + before)]
+        packed = gzip.compress(first)
+    fields = b"\x1f\x8b\x08" + bytes([flags]) + bytes(6)
+    fields += b"\5\0extra" if flags & 4 else b""
+    fields += b"name\0" if flags & 8 else b""
+    fields += b"a comment\0" if flags & 16 else b""
+    fields += (zlib.crc32(fields) & 0xFFFF).to_bytes(2, "little") if flags & 2 else b""
+    path = tmp_path / "two.gz"
+    path.write_bytes(packed + fields + gzip.compress(b"second" * 1000)[10:])
+    with gzip_reader.GzipReader(path) as archive:
+        assert archive.read(len(first) + 6000) == first + b"second" * 1000
+        archive.drain()
 
 
 def test_wrong_count(archive, capsys):

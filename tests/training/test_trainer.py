@@ -127,9 +127,10 @@ def test_chunks_change_nothing_and_nothing_is_traced_again():
 
 
 def test_divergence_stops_the_run_and_keeps_what_was_measured(tmp_path):
+    layers = r"layer0\.linear, layer0\.batch_norm, .* and \d more"
     message = (
-        r"iteration 1: not finite: .* more; training has diverged\. "
-        r"It began in the weights of generator layer4\.deconv2d\..*good.*model-0"
+        r"iteration 1: not finite: .*; training has diverged\. "
+        rf"It began in the weights of generator {layers}\. .*good.*model-0"
     )
     with pytest.raises(DivergedError, match=message):
         train(tmp_path / "run", g_lr=1e38, save_checkpoint_freq=1, evaluate=False)
@@ -137,30 +138,50 @@ def test_divergence_stops_the_run_and_keeps_what_was_measured(tmp_path):
     assert [step for step, _ in scalars_of(tmp_path / "run")["loss/d"]] == [0, 1]
 
 
+def test_an_update_that_spoils_the_discriminator_is_named(tmp_path):
+    message = r"iteration 0: .*It began in the updated weights of discriminator layer0\.conv2d, "
+    with pytest.raises(DivergedError, match=message) as caught:
+        train(tmp_path / "run", d_lr=1e38, n_dis=1, evaluate=False)
+    assert "diagnosis/" not in str(caught.value)
+
+
+def _spoil_weights(layer):
+    layer.trainable_variables[0].assign(np.nan * layer.trainable_variables[0])
+    return "weights"
+
+
+def _spoil_u(layer):
+    layer.u[0].assign(np.nan * layer.u[0])
+    return "spectral norm"
+
+
+def _zero_kernel(layer):
+    layer.layer.kernel.assign(tf.zeros_like(layer.layer.kernel))
+    return "spectral norm"
+
+
 @pytest.mark.parametrize(
-    ("name", "network", "place"),
+    ("place", "harm"),
     [
-        ("no_gamma_cnn", "discriminator", -1),
-        ("diff_gamma_cnn", "generator", 0.5),
-        ("no_gamma_resnet", "discriminator", 0.5),
+        (("diff_gamma_cnn", "generator", "layer2.deconv2d"), _spoil_weights),
+        (("no_gamma_cnn", "discriminator", "layer2.conv2d"), _spoil_u),
+        (("no_gamma_resnet", "discriminator", "layer3.down_resnet.block1.conv2d"), _zero_kernel),
     ],
 )
-def test_a_spoilt_layer_is_named(tmp_path, monkeypatch, name, network, place):
+def test_a_spoilt_layer_is_named(tmp_path, monkeypatch, place, harm):
     """Though everything is NaN by the time that anybody looks."""
+    name, network, layer = place
     spoilt = []
 
     def spoil(self, count, run=CompiledIterations.run):
-        layers = [x for x in getattr(self._step, network).layers if x.trainable_variables]
-        layer = layers[int(place * len(layers))]
-        layer.trainable_variables[0].assign(np.nan * layer.trainable_variables[0])
-        spoilt.append(layer.name)
+        spoilt.append(harm(getattr(self._step, network).get_layer(layer)))
         return run(self, count)
 
     monkeypatch.setattr(CompiledIterations, "run", spoil)
     with pytest.raises(DivergedError) as caught:
         train(tmp_path / "run", name, evaluate=False)
     assert "iteration 0: not finite: " in str(caught.value)
-    assert f"It began in the weights of {network} {spoilt[0]}." in str(caught.value)
+    assert f"It began in the {spoilt[0]} of {network} {layer}." in str(caught.value)
 
 
 def test_gradients_that_overflow_are_divergence(tmp_path):
