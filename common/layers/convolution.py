@@ -129,6 +129,18 @@ def _upsample_and_convolve_1x1(images, kernel):
     return tf.repeat(tf.repeat(small, 2, axis=1), 2, axis=2)
 
 
+def _add_bias(outputs, bias):
+    """`outputs + bias`, `[n, h, w, c]` and `[c]`, the bias's gradient summed in one way only.
+
+    A block's two last biases have the same gradient. On CPUs, TensorFlow 2.21 lets one
+    convolution's kernel gradient compute, in the same kernel, what is a bias's gradient for the
+    same tensor. Of two it takes the one whose node comes first in memory, so that last digits would
+    depend on the process. It does not look behind the reshaping.
+    """
+    flat = tf.nn.bias_add(tf.reshape(outputs, [-1, outputs.shape[-1]]), bias)
+    return tf.reshape(flat, tf.shape(outputs))
+
+
 class _ResidualConv2D(keras.layers.Conv2D):
     """A `Conv2D` of stride 1 with padding; see the subclasses.
 
@@ -153,6 +165,12 @@ class _ResidualConv2D(keras.layers.Conv2D):
             raise ValueError(
                 f"{type(self).__name__} has a kernel of 1x1 or 3x3. Received: {kernel_size}"
             )
+
+    def call(self, inputs):
+        outputs = self.convolution_op(inputs, self.kernel)
+        if self.use_bias:
+            outputs = _add_bias(outputs, tf.cast(self.bias, outputs.dtype))
+        return self.activation(outputs)
 
     def convolution_op(self, inputs, kernel):
         """The layer's linear map, `[n, h, w, c_in]` and `[k, k, c_in, c_out]` to

@@ -4,6 +4,7 @@ import pytest
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from tests.training.graph_order import (
+    fusions_by_chance,
     optimized_graphs,
     reads_and_updates,
     sums_in_any_order,
@@ -12,11 +13,12 @@ from tests.training.graph_order import (
 from tests.training.small import VARIANTS
 
 
-@pytest.mark.parametrize("name", ["no_gamma_cnn", "diff_gamma_cnn"])
-def test_reads_updates_and_sums_are_ordered(name):
+@pytest.mark.parametrize("name", ["no_gamma_cnn", "diff_gamma_cnn", "no_gamma_resnet"])
+def test_nothing_is_left_to_chance(name):
     whole = max(optimized_graphs(VARIANTS[name]), key=len)
     assert unordered(whole) == []
     assert sums_in_any_order(whole) == []
+    assert fusions_by_chance(whole) == []
     both = [found for found in reads_and_updates(whole).values() if all(found)]
     assert len(both) > 50
 
@@ -53,3 +55,13 @@ def test_sums_of_what_others_need_are_found(users, found):
     inputs = {"total": ["a", "b:0", "shaped"], "other": ["c"]}
     sums = [NodeDef(name=n, op="AddN" if n == "total" else "Neg", input=inputs[n]) for n in users]
     assert sums_in_any_order([*terms, shaped, *sums]) == found
+
+
+@pytest.mark.parametrize(
+    ("biases", "kernels", "found"),
+    [(1, 1, []), (2, 0, []), (2, 1, ["by_sum:0"]), (1, 2, ["by_sum:0"])],
+)
+def test_ambiguous_fusions_are_found(biases, kernels, found):
+    nodes = [NodeDef(op="BiasAddGrad", input=["by_sum"])] * biases
+    nodes += [NodeDef(op="Conv2DBackpropFilter", input=["images", "s", "by_sum:0"])] * kernels
+    assert fusions_by_chance(nodes) == found
