@@ -10,8 +10,6 @@ import math
 
 import tensorflow as tf
 
-from common.layers import spectral_layers
-
 _PREFIX = "diagnosis"
 
 
@@ -41,11 +39,15 @@ def sums_of_squares(kind, network, model, tensors):
     }
 
 
-def spectral_norms(discriminator):
-    """`{tag: scalar}`, one for each normalised layer, in the model's order."""
+def spectral_norms(sigmas):
+    """`{tag: scalar}`, one for each normalised layer.
+
+    Args:
+        sigmas: `{layer's name: its sigmas}`, the normaliser first.
+    """
     return {
-        f"{_PREFIX}/spectral norm/discriminator/{layer.name}": layer.sigma()
-        for layer in spectral_layers(discriminator)
+        f"{_PREFIX}/spectral norm/discriminator/{name}": normalizer
+        for name, (normalizer, *_) in sigmas.items()
     }
 
 

@@ -16,24 +16,24 @@ def slope_scalars(real, fake):
     }
 
 
-def normalization_scalars(discriminator):
-    """`{tag: scalar}` of every normalised layer's sigmas and of the gammas, where there are any."""
-    return _sigma_scalars(discriminator) | _gamma_scalars(discriminator)
+def sigma_scalars(sigmas):
+    """`{tag: scalar}` of every normalised layer's sigmas.
 
-
-def _sigma_scalars(discriminator):
+    Args:
+        sigmas: `{layer's name: its sigmas}`.
+    """
     scalars = {}
-    for layer in spectral_layers(discriminator):
-        tag = f"d/sigma{summary_index(layer.name)}"
-        sigmas = layer.sigmas()
-        if len(sigmas) == 1:
-            scalars[tag] = sigmas[0]
+    for name, values in sigmas.items():
+        tag = f"d/sigma{summary_index(name)}"
+        if len(values) == 1:
+            scalars[tag] = values[0]
         else:
-            scalars |= {f"{tag}_{index}": sigma for index, sigma in enumerate(sigmas)}
+            scalars |= {f"{tag}_{index}": sigma for index, sigma in enumerate(values)}
     return scalars
 
 
-def _gamma_scalars(discriminator):
+def gamma_scalars(discriminator):
+    """`{tag: scalar}` of the gammas, where there are any."""
     shared = [layer.gamma for layer in discriminator.layers if isinstance(layer, Gamma)]
     scalars = {f"d/scale{index}": gamma for index, gamma in enumerate(shared)}
     for layer in spectral_layers(discriminator):

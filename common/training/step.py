@@ -11,7 +11,7 @@ from common.layers.image_weights import ImageWeights
 from common.training.adam import Adam
 from common.training.divergence import spectral_norms, sums_of_squares
 from common.training.losses import LOSSES, generator_loss, gradient_penalty, slopes
-from common.training.scalars import normalization_scalars, slope_scalars
+from common.training.scalars import gamma_scalars, sigma_scalars, slope_scalars
 from common.variant import Variant
 
 
@@ -134,8 +134,9 @@ class TrainingStep:
                 g if p is None else g + self.gp_coefficient * p
                 for g, p in zip(gradients, penalty_gradients, strict=True)
             ]
-        scalars |= normalization_scalars(self.discriminator)
-        diagnosed = self._diagnosed("discriminator", gradients) | spectral_norms(self.discriminator)
+        sigmas = self._sigmas()
+        scalars |= sigma_scalars(sigmas) | gamma_scalars(self.discriminator)
+        diagnosed = self._diagnosed("discriminator", gradients) | spectral_norms(sigmas)
         self._apply(self.optimizers.discriminator, gradients, self.discriminator)
         for layer in self._spectral_layers:
             layer.advance_u()
@@ -199,7 +200,10 @@ class TrainingStep:
             scores = _full_precision(self.discriminator(images, training=True))
         scalars, _ = self._loss_by_scores(scores)
         scalars |= slope_scalars(*tf.split(slopes(tape.gradient(scores, images)), 2))
-        return scalars | normalization_scalars(self.discriminator)
+        return scalars | sigma_scalars(self._sigmas()) | gamma_scalars(self.discriminator)
+
+    def _sigmas(self):
+        return {layer.name: layer.sigmas() for layer in self._spectral_layers}
 
     def _diagnosed(self, network, gradients):
         """`{tag: scalar}` of a network about to be updated: see `common.training.divergence`.

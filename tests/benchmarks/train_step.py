@@ -110,9 +110,10 @@ def _engine(step, pipeline, settings):
         0,
         summary_freq=settings.summary_freq,
     )
-    events = EventLog(tempfile.mkdtemp())
+    folder = tempfile.TemporaryDirectory()
+    events = EventLog(folder.name)
 
-    def run():
+    def run(folder=folder):  # which, when nobody needs it any more, is deleted
         ((scalars, _),) = iterations.run(1)
         if settings.summary_freq == 1:
             events.write(0, scalars, 0.0)

@@ -2,7 +2,6 @@
 
 import io
 import shutil
-import socket
 import tarfile
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from common.data import open_source, tfds_route
 from common.errors import UserError
 from tests.data.archives import add_member
 from tests.preparation.scripts import run
+
+pytestmark = pytest.mark.usefixtures("no_network")
 
 NAME = "imagenet2012"
 SIZES = [(200, 300), (331, 257), (128, 128), (256, 256), (90, 400), (500, 375)]  # (height, width)
@@ -81,15 +82,6 @@ def write_archives(folder: Path, files: dict[str, bytes]) -> None:
             add_member(archive, f"{synset}.tar", inner.getvalue())
     with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as archive:
         add_member(archive, "ILSVRC2012_val_00000001.JPEG", jpeg(0))
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def diagnosis(changed=(), value=np.nan):
     for layer in layers:
         if ("spectral norm", D, layer.name) in changed:
             layer.layer.kernel.assign([[value]])
-    tags |= spectral_norms(model)
+    tags |= spectral_norms({layer.name: layer.sigmas() for layer in layers})
     return {tag: float(value) for tag, value in tags.items()}
 
 
