@@ -28,7 +28,7 @@ setup(
     install_requires=[
         "tensorflow>=2.18",
         "tensorflow-datasets>=4.9.7",
-        "keras>=3.8",
+        "keras>=3.12.4",
         "numpy>=1.26",
         "scipy>=1.11",
         "pillow>=10",

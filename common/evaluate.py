@@ -236,7 +236,7 @@ def _open_checkpoint(folder, checkpoint, values):
     if checkpoint is None:
         if not run.checkpoints:
             raise UserError(f"{folder}: the run has no checkpoint yet")
-        checkpoint = list(run.checkpoints.values())[-1]
+        checkpoint = list(run.checkpoints.values())[-1][0]
     generator = run.build_generator()
     restore_generator(generator, checkpoint)
     sampler = Sampler(tf.distribute.get_strategy(), generator, run.settings, run.root_seed)

@@ -173,11 +173,21 @@ def test_other_metrics_or_data_than_the_runs_are_refused(run, evaluate):
     assert "other data" in evaluate(f"--run={run.path}")
 
 
-def test_a_damaged_checkpoint_is_named(run, evaluate):
-    drop_rows(run, 3)
+def test_a_damaged_checkpoint_is_named_and_the_others_are_measured(run, trained, evaluate):
+    drop_rows(run, 3, 7)
     for path in (run.path / "checkpoint").glob("**/model-3.data*"):
         path.write_bytes(b"")
     assert "model-3 cannot be restored" in evaluate(f"--run={run.path}")
+    rows = run.metrics_path.read_bytes().splitlines()
+    assert rows == [trained.metrics_path.read_bytes().splitlines()[i] for i in (0, 1, 3, 4)]
+
+
+def test_of_a_damaged_checkpoint_the_permanent_copy_is_measured(run, trained, evaluate):
+    drop_rows(run, 3)
+    for path in (run.path / "checkpoint").glob("model-3.data*"):
+        path.write_bytes(b"")
+    assert evaluate(f"--run={run.path}")["added"] == [3]
+    assert run.metrics_path.read_bytes() == trained.metrics_path.read_bytes()
 
 
 def test_what_is_no_run_is_refused(tmp_path, evaluate):

@@ -132,10 +132,11 @@ def _upsample_and_convolve_1x1(images, kernel):
 def _add_bias(outputs, bias):
     """`outputs + bias`, `[n, h, w, c]` and `[c]`, the bias's gradient summed in one way only.
 
-    A block's two last biases have the same gradient. On CPUs, TensorFlow 2.21 lets one
-    convolution's kernel gradient compute, in the same kernel, what is a bias's gradient for the
-    same tensor. Of two it takes the one whose node comes first in memory, so that last digits would
-    depend on the process. It does not look behind the reshaping.
+    A block's two last biases have the same gradient. On CPUs, TensorFlow 2.21 makes one op of a
+    bias's gradient and a kernel's that come from the same tensor. Of two biases it takes the one
+    whose op lies first in memory, so that last digits would depend on the process. It does not look
+    behind the reshaping. (A normalised layer's bias is added by its wrapper; training's
+    discriminator steps sum its gradient apart from the kernel's, weighted image by image.)
     """
     flat = tf.nn.bias_add(tf.reshape(outputs, [-1, outputs.shape[-1]]), bias)
     return tf.reshape(flat, tf.shape(outputs))

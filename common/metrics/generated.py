@@ -58,8 +58,8 @@ def load_generator(path: Path) -> tuple[Generate, int]:
 
     Args:
         path: A `.keras` file, or the folder of a SavedModel whose signature `serving_default` has
-            one input and one output. The file's author is trusted as far as TensorFlow and Keras
-            have to trust it; a `.keras` file cannot bring Python code of its own.
+            one input and one output. Its author must be trusted: TensorFlow's graphs may write
+            files, and of `.keras` files Keras only refuses the code that it knows to be harmful.
 
     Returns:
         The generator, from latents float32 `[n, d]` to images `[n, H, W, 3]` in [-1, 1], in

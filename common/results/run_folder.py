@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import itertools
 import json
+import logging
 import os
 import time
 from datetime import datetime
@@ -14,6 +15,8 @@ from common.configuration.settings import default_values
 from common.errors import UserError
 from common.exit_status import EXIT_INTERRUPTED
 from common.files import atomic_write
+
+_LOG = logging.getLogger(__name__)
 
 FORMAT = 1
 STATES = ("running", "done", "failed", "interrupted")
@@ -37,7 +40,8 @@ class RunFolder:
     - "failed": the attempt ended with an error, or was killed (a negative exit code).
     - "interrupted": it stopped on request, with a checkpoint.
 
-    Its `missing_metrics`, if any, are the iterations whose metrics failed.
+    Its `missing_metrics`, if any, are the iterations whose metrics failed. `environment` is the
+    latest attempt's, `earlier_environments`, if any, are those in which it was trained before.
 
     Args:
         path: the folder; it need not exist.
@@ -127,7 +131,8 @@ class RunFolder:
             settings: the job's `Settings`.
             conditions: JSON-able dictionary of what else the results depend on: the data and where
                 they came from, the network behind the metrics, the number of replicas.
-            environment: JSON-able dictionary of software versions and devices, for information.
+            environment: JSON-able dictionary of software versions and devices. If it is not the
+                recorded one, a warning names what differs, and both are recorded.
 
         Raises:
             UserError: the folder was started with another configuration or other conditions.
@@ -138,13 +143,25 @@ class RunFolder:
             record |= {"conditions": conditions, "environment": environment}
             self._write_record(record)
         self._refuse_changes("other conditions", record["conditions"], conditions)
+        if record["environment"] != environment:
+            self._change_environment(record, environment)
         for folder in (self.samples, self.checkpoints):
             folder.mkdir(exist_ok=True)
 
+    def _change_environment(self, record, environment):
+        before = record["environment"]
+        _LOG.warning(
+            "%s goes on in another environment (%s): its numbers may differ in last digits from "
+            "those of a run in one environment",
+            self.path,
+            _changes(before, environment),
+        )
+        earlier = [*record.get("earlier_environments", []), before]
+        changed = {"environment": environment, "earlier_environments": earlier}
+        self._write_record({**record, **changed})
+
     def _refuse_changes(self, what, recorded, ours):
-        differing = [k for k in {**recorded, **ours} if recorded.get(k) != ours.get(k)]
-        if differing:
-            changes = ", ".join(f"{k}: {recorded.get(k)!r} -> {ours.get(k)!r}" for k in differing)
+        if changes := _changes(recorded, ours):
             raise UserError(
                 f"{self.path} was started with {what} ({changes}). Use the same, or "
                 "another result_root_folder, or move the folder away."
@@ -287,12 +304,20 @@ def _new_record(settings):
     return {**known, "conditions": {}, "environment": {}}
 
 
+def _changes(recorded, ours):
+    """Names what differs between two dictionaries, "" if nothing does."""
+    differing = [k for k in {**recorded, **ours} if recorded.get(k) != ours.get(k)]
+    return ", ".join(f"{k}: {recorded.get(k)!r} -> {ours.get(k)!r}" for k in differing)
+
+
 def _check_record(record):
     if record["format"] != FORMAT or record["state"] not in STATES:
         raise ValueError(f"format {record['format']!r}, state {record['state']!r}")
-    for name in ("settings", "conditions"):
+    for name in ("settings", "conditions", "environment"):
         if not isinstance(record[name], dict):
             raise TypeError(f"{name} is not a dictionary")
+    if not isinstance(record.get("earlier_environments", []), list):
+        raise TypeError("earlier_environments is not a list")
     ids = record.get("missing_metrics", [])
     if not isinstance(ids, list) or any(type(each) is not int for each in ids):
         raise TypeError("missing_metrics is not a list of numbers")

@@ -43,7 +43,7 @@ def spectral_norms(sigmas):
     """`{tag: scalar}`, one for each normalised layer.
 
     Args:
-        sigmas: `{layer's name: its sigmas}`, the normaliser first.
+        sigmas: `{layer's name: what its sigmas() returns}`, the normaliser first.
     """
     return {
         f"{_PREFIX}/spectral norm/discriminator/{name}": normalizer

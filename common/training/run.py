@@ -1,6 +1,7 @@
 """From a job's settings to its training: data, networks, metrics, in that order of checks."""
 
 import logging
+import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -250,10 +251,11 @@ def describe_metrics(evaluator):
 
 
 def describe_environment():
-    """Versions and devices, for a run's record: a JSON-able dictionary."""
-    packages = ("tensorflow", "keras", "numpy")
+    """What last digits may depend on beside the conditions: a JSON-able dictionary."""
+    packages = ("tensorflow", "keras", "numpy", "scipy")
     return {
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
         "devices": [device.name for device in tf.config.list_logical_devices()],
+        "cores": len(os.sched_getaffinity(0)),
     }

@@ -20,7 +20,7 @@ def sigma_scalars(sigmas):
     """`{tag: scalar}` of every normalised layer's sigmas.
 
     Args:
-        sigmas: `{layer's name: its sigmas}`.
+        sigmas: `{layer's name: what its sigmas() returns}`.
     """
     scalars = {}
     for name, values in sigmas.items():

@@ -45,9 +45,11 @@ class TrainedRun:
 
     @property
     def checkpoints(self):
-        """Paths of its checkpoints by the last iteration each holds, in ascending order."""
-        paths = reversed(list_checkpoints(self.folder.checkpoints))
-        return {iteration_of(path): path for path in paths}
+        """`{iteration: [paths]}`, ascending: a recent checkpoint first, then the permanent copy."""
+        found = {}
+        for path in sorted(list_checkpoints(self.folder.checkpoints), key=iteration_of):
+            found.setdefault(iteration_of(path), []).append(path)
+        return found
 
     def build_generator(self):
         """The generator, untrained: under the current strategy, in the run's precision."""
@@ -79,6 +81,23 @@ def restore_generator(generator, checkpoint):
         raise UserError(f"checkpoint {checkpoint} cannot be restored: {reason}") from error
 
 
+def restore_first(generator, checkpoints):
+    """Gives a generator the weights of the first of some checkpoints that can be restored.
+
+    Raises:
+        UserError: none can.
+    """
+    reasons = []
+    for checkpoint in checkpoints:
+        try:
+            restore_generator(generator, checkpoint)
+        except UserError as error:
+            reasons.append(str(error))
+        else:
+            return
+    raise UserError("; ".join(reasons))
+
+
 def fill_metrics(path, options):
     """Measures a run at every checkpoint that `metrics.csv` has no row for, as training would.
 
@@ -94,7 +113,7 @@ def fill_metrics(path, options):
         The `MetricsTable`, and the iterations that were added, ascending.
 
     Raises:
-        UserError: as said, or a checkpoint cannot be restored.
+        UserError: as said, or some checkpoints cannot be restored; all others were measured.
     """
     run = TrainedRun(path)
     with run.folder.lock():
@@ -107,20 +126,28 @@ def fill_metrics(path, options):
             _check_same("metrics", recorded, describe_metrics(evaluator))
         table = MetricsTable(run.folder.metrics_path, evaluator.columns)
         # The generator as it is built is that before the first iteration.
-        initial = {-1: None} if run.settings.initial_metrics else {}
+        initial = {-1: []} if run.settings.initial_metrics else {}
         available = {**initial, **run.checkpoints}
-        missing = {i: p for i, p in available.items() if i not in table.ids}
+        missing = {i: paths for i, paths in available.items() if i not in table.ids}
         with resources.strategy.scope():
             generator = run.build_generator()
         sampler = Sampler(resources.strategy, generator, run.settings, run.root_seed)
-        for global_id, checkpoint in missing.items():
-            if checkpoint is not None:
-                restore_generator(generator, checkpoint)
+        added, damaged = [], []
+        for global_id, checkpoints in missing.items():
+            try:
+                if checkpoints:
+                    restore_first(generator, checkpoints)
+            except UserError as error:
+                damaged.append(str(error))
+                continue
             evaluation = evaluator.evaluate(sampler.metric_samples(global_id))
             table.add(global_id, evaluation.values, evaluation.record)
             run.folder.note_metrics(made=[global_id])
+            added.append(global_id)
         run.folder.note_metrics(made=table.ids)
-    return table, list(missing)
+    if damaged:
+        raise UserError(f"rows added: {added}; {'; '.join(damaged)}")
+    return table, added
 
 
 def recorded_metrics(run):

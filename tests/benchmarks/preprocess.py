@@ -135,7 +135,8 @@ def run(command: list[str]) -> Cost:
         with contextlib.suppress(psutil.NoSuchProcess):
             family = [process, *process.children(recursive=True)]
             largest = max(largest, sum(each.memory_info().rss for each in family))
-        time.sleep(0.25)  # seldom enough not to take a core from ours
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(0.25)  # seldom enough not to take a core from ours
     if process.returncode:
         raise SystemExit(process.stderr.read().decode())
     return Cost(time.perf_counter() - start, _processor_time() - used, largest / 2**20)

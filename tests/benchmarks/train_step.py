@@ -45,18 +45,16 @@ def main():
     size = NETWORKS[variant.network].IMAGE_SIZE_PER_MG * settings.mg
     pipeline = BatchPipeline(noise_source(size, 2_000), settings, root_seed=0)
     step = build_step(variant, settings, root_seed=0)
-    peak = {}
-    functions = {"engine": _engine(step, pipeline, settings)}
-    functions["engine"]()
-    peak["engine"] = peak_rss_bytes()
-    if arguments.against:
-        other = {"straightforward": _straightforward, "no_summaries": _without_summaries}
-        functions[arguments.against] = other[arguments.against](step, pipeline, settings)
-        functions[arguments.against]()
-        peak[arguments.against] = peak_rss_bytes()
-    work = WorkFunctions(iteration_work(step, settings, with_summaries=arguments.summaries))
-    functions["convolutions"] = work
-    seconds = alternate(functions, arguments.steps)
+    with tempfile.TemporaryDirectory() as folder:
+        functions = {"engine": _engine(step, pipeline, settings, EventLog(folder))}
+        for _ in range(2):
+            functions["engine"]()
+        peak = peak_rss_bytes()
+        if arguments.against:
+            other = {"straightforward": _straightforward, "no_summaries": _without_summaries}
+            functions[arguments.against] = other[arguments.against](step, pipeline, settings)
+        work = WorkFunctions(iteration_work(step, settings, with_summaries=arguments.summaries))
+        seconds = alternate({**functions, "convolutions": work}, arguments.steps)
     _report(arguments, settings, work, seconds, peak)
 
 
@@ -100,8 +98,8 @@ def _settings(variant, arguments):
     return make_settings(variant, values_of(variant, **values))
 
 
-def _engine(step, pipeline, settings):
-    """One iteration as the trainer runs it, its summaries being written if they are due."""
+def _engine(step, pipeline, settings, events=None):
+    """One iteration as the trainer runs it, its summaries being written to `events` if due."""
     iterations = CompiledIterations(
         tf.distribute.get_strategy(),
         step,
@@ -110,10 +108,8 @@ def _engine(step, pipeline, settings):
         0,
         summary_freq=settings.summary_freq,
     )
-    folder = tempfile.TemporaryDirectory()
-    events = EventLog(folder.name)
 
-    def run(folder=folder):  # which, when nobody needs it any more, is deleted
+    def run():
         ((scalars, _),) = iterations.run(1)
         if settings.summary_freq == 1:
             events.write(0, scalars, 0.0)
@@ -154,7 +150,7 @@ def _report(arguments, settings, work, seconds, peak):
     images = 2 * d_images * settings.n_dis + (settings.g_batch_size or settings.batch_size)
     limit = spread(seconds["convolutions"])["median"]
     medians = {name: spread(values)["median"] for name, values in seconds.items()}
-    for name in peak:
+    for name in [name for name in seconds if name != "convolutions"]:
         print_line(
             step=name,
             **{key: getattr(arguments, key) for key in ("variant", "sn_mode", "batch_size")},
@@ -165,7 +161,8 @@ def _report(arguments, settings, work, seconds, peak):
             summaries=arguments.summaries and name != "no_summaries",
             seconds_per_iteration=spread(seconds[name]),
             images_per_second=images / medians[name],
-            peak_rss_bytes=peak[name],
+            # A process has one peak, so that only the first step's is known.
+            peak_rss_bytes=peak if name == "engine" else None,
             gflop_per_iteration=work.flop / 1e9,
             gflop_per_second=work.flop / 1e9 / medians[name],
             convolution_seconds=spread(seconds["convolutions"]),

@@ -94,11 +94,22 @@ def test_finishing_changes_nothing_but_the_state(started):
 
 def test_starting_again_keeps_the_record(started):
     before = started.record_path.read_bytes()
-    started.start(SETTINGS, DATA, {"python": "4"})
+    started.start(SETTINGS, DATA, ENVIRONMENT)
     assert started.record_path.read_bytes() == before
     started.finish()
     started.start(SETTINGS, DATA, ENVIRONMENT)
     assert started.state == "done"
+
+
+def test_another_environment_is_told_and_recorded(started, caplog):
+    others = [{**ENVIRONMENT, "tensorflow": "9"}, {**ENVIRONMENT, "cores": 7}]
+    for environment in [*others, others[-1]]:
+        started.start(SETTINGS, DATA, environment)
+    messages = [record.getMessage() for record in caplog.records]
+    assert ["'9'" in message for message in messages] == [True, True]
+    assert ["cores: None -> 7" in message for message in messages] == [False, True]
+    assert started.record["environment"] == others[1]
+    assert started.record["earlier_environments"] == [ENVIRONMENT, others[0]]
 
 
 def test_a_run_that_failed_or_was_killed_at_its_start_is_new(folder):

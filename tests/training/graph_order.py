@@ -80,20 +80,25 @@ def sums_in_any_order(nodes):
 
 
 def fusions_by_chance(nodes):
-    """Tensors that several ops make bias gradients or kernel gradients of, at least one each.
+    """Ops of whose outputs three or more bias and kernel gradients are made, at least one each.
 
     After these optimisers, TensorFlow's pass for oneDNN makes one op of a bias gradient and a
-    kernel gradient of the same tensor, whichever two lie first in memory, and that op has another
-    order of summation.
+    kernel gradient that follow the same op, whichever two lie first in memory, and what it makes
+    has another order of summation.
     """
-    biases = Counter(_tensor(n.input[0]) for n in nodes if n.op == "BiasAddGrad")
-    kernels = Counter(_tensor(n.input[2]) for n in nodes if n.op == "Conv2DBackpropFilter")
-    return sorted(tensor for tensor in biases & kernels if biases[tensor] + kernels[tensor] > 2)
+    biases = Counter(_node(n.input[0]) for n in nodes if n.op == "BiasAddGrad")
+    kernels = Counter(_node(n.input[2]) for n in nodes if n.op == "Conv2DBackpropFilter")
+    return sorted(name for name in biases & kernels if biases[name] + kernels[name] > 2)
 
 
 def _tensor(name):
     """A tensor's name, in full."""
     return name if ":" in name or name[0] == "^" else f"{name}:0"
+
+
+def _node(tensor):
+    """The name of the op that a tensor is an output of."""
+    return tensor.split(":")[0]
 
 
 class _Graph:
@@ -108,7 +113,7 @@ class _Graph:
 
     def origin(self, tensor):
         """The node that made a tensor which others only pass on."""
-        name = tensor.split(":")[0]
+        name = _node(tensor)
         while name in self._passes_on:
             name = self._inputs[name][0]
         return name
@@ -116,7 +121,7 @@ class _Graph:
     def passing(self, tensor):
         """A tensor and those that it shares its memory with, back to the op that made it."""
         yield _tensor(tensor)
-        while (name := tensor.split(":")[0]) in self._same_memory:
+        while (name := _node(tensor)) in self._same_memory:
             tensor = f"{self._inputs[name][0]}:0"
             yield tensor
 
