@@ -28,6 +28,8 @@ _ALLOWED = frozenset(
 # A few bytes can declare a constant of any size; Inception's largest has 2 million numbers.
 _MAX_CONSTANT_ELEMENTS = 2**26
 
+_LARGE_CONSTANT = 2**12  # bytes
+
 Nodes = dict[str, node_def_pb2.NodeDef]
 
 
@@ -118,23 +120,44 @@ def import_function(
         outputs: Names of its output tensors.
 
     Returns:
-        A concrete function from the input tensor to the list of output tensors, with their static
-        shapes in `.output_shapes`.
+        A function from the input tensor to the list of output tensors.
 
     Raises:
         UserError: TensorFlow refuses the graph.
     """
+    # Weights within a graph are copied whenever TensorFlow copies or optimises the graph, which
+    # took gigabytes; handed over as tensors they exist once.
+    light, weights = _without_weights(graph)
     try:
         imported = tf.compat.v1.wrap_function(
-            lambda: tf.compat.v1.import_graph_def(graph, name=""), []
+            lambda: tf.compat.v1.import_graph_def(light, name=""), []
         )
-        return imported.prune(
-            imported.graph.get_tensor_by_name(f"{input_name}:0"),
+        pruned = imported.prune(
+            [imported.graph.get_tensor_by_name(f"{name}:0") for name in (input_name, *weights)],
             [imported.graph.get_tensor_by_name(name) for name in outputs],
         )
     # Besides these, a reference to an output that a node does not have is a KeyError.
     except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
         raise UserError(f"TensorFlow cannot import the frozen graph: {error}") from error
+    return lambda images: pruned(images, *weights.values())
+
+
+def _without_weights(
+    graph: graph_pb2.GraphDef,
+) -> tuple[graph_pb2.GraphDef, dict[str, tf.Tensor]]:
+    """The graph with placeholders for its large float32 constants, and these by name."""
+    weights = {
+        node.name: tf.constant(_array(node))
+        for node in graph.node
+        if node.op == "Const"
+        and node.attr["value"].tensor.dtype == tf.float32.as_datatype_enum
+        and node.ByteSize() > _LARGE_CONSTANT
+    }
+    nodes = (
+        _placeholder(node.name, weights[node.name].shape) if node.name in weights else node
+        for node in graph.node
+    )
+    return graph_pb2.GraphDef(node=nodes, versions=graph.versions), weights
 
 
 def _named_nodes(graph: graph_pb2.GraphDef) -> Nodes:
@@ -214,11 +237,15 @@ def _constant_value(tensor: str, nodes: Nodes, user: str) -> np.ndarray:
     node = nodes[_node_of(tensor)]
     if node.op != "Const":
         raise UserError(f"node {node.name}, which {user} reads, is a {node.op}, not a constant")
-    _refuse_oversized(node)
+    return _array(node).astype(np.float64)
+
+
+def _array(constant: node_def_pb2.NodeDef) -> np.ndarray:
+    _refuse_oversized(constant)
     try:
-        return tf.make_ndarray(node.attr["value"].tensor).astype(np.float64)
+        return tf.make_ndarray(constant.attr["value"].tensor)
     except (ValueError, TypeError) as error:
-        raise UserError(f"constant {node.name} of the graph is damaged: {error}") from error
+        raise UserError(f"constant {constant.name} of the graph is damaged: {error}") from error
 
 
 def _constant(name: str, value: np.ndarray) -> node_def_pb2.NodeDef:
