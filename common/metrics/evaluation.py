@@ -165,7 +165,7 @@ class Evaluator:
         fid_samples: int = 10_000,
         fid_real: int = 5_000,
         splits: int = 10,
-        batch_size: int = 64,
+        batch_size: int = 32,
         cache_dir: str | os.PathLike | None = None,
         metrics: Sequence[str] = DEFAULT_METRICS,
         with_replacement: bool = False,

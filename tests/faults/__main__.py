@@ -78,10 +78,12 @@ def _signals(number):
 def _damages(root, variant, rng, faults):
     def harm(run, left):
         del left
-        run.harm(signal.SIGKILL, rng.uniform(0.2, 1.0))
-        if len(list(run.folder.glob("checkpoint/model-*.index"))) < 2:
-            status = run.finish()
-            return 0, [status] if status else []
+        longest = 1.0
+        while len(list(run.folder.glob("checkpoint/model-*.index"))) < 2:
+            status = run.harm(signal.SIGKILL, rng.uniform(0.2, longest))
+            if status != -signal.SIGKILL:  # it had ended before
+                return 0, [status] if status else []
+            longest *= 2  # the ResNet takes longer to get so far
         what = harness.damage_newest_checkpoint(run.folder, rng)
         if rng.random() < 0.5:  # the checkpoint of a stop, though older than the damaged one
             run.harm(signal.SIGTERM, rng.uniform(0, 0.3))
