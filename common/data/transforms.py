@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import ExifTags, Image
 
+from common.data.pillow_memory import pixels_in_place
+
 CELEBA_CROP = 128
 
 _HUGE = 2**24  # pixels; of larger pictures no second copy is made, if that can be helped
@@ -148,12 +150,13 @@ def _rgbx(picture: Image.Image) -> np.ndarray:
 
 
 def _square_rgbx(picture: Image.Image, size: int) -> np.ndarray:
-    """As `_rgbx(upright_square(picture, size))`; of most RGB pictures with one copy fewer."""
-    is_long = max(picture.size) > 2 * size  # so that a copy of the square is the smaller one
-    if is_long or picture.mode != "RGB" or _turn(picture) is not None:
-        return _rgbx(upright_square(picture, size))
-    left, top, right, bottom = _centred_box(picture, size)
-    return _rgbx(picture)[top:bottom, left:right]
+    """As `_rgbx(upright_square(picture, size))`; of most RGB pictures without a copy."""
+    if picture.mode == "RGB" and _turn(picture) is None:
+        pixels = pixels_in_place(picture)
+        if pixels is not None:
+            left, top, right, bottom = _centred_box(picture, size)
+            return pixels[top:bottom, left:right]
+    return _rgbx(upright_square(picture, size))
 
 
 def _rgb(pixels: np.ndarray) -> np.ndarray:

@@ -95,14 +95,15 @@ def _work(
         if isinstance(result, str):
             faults.append((member.name, result))
         else:
-            path = partial / member.folder / f"{member.stem}.npy"
-            _write(path, _header(size) + result.tobytes(), member)
+            _write(f"{partial}/{member.folder}/{member.stem}.npy", _header(size), result, member)
     return len(members) - len(faults), faults
 
 
-def _write(path: Path, data: bytes, member: TarMember) -> None:
+def _write(path: str, header: bytes, picture: np.ndarray, member: TarMember) -> None:
     try:
-        path.write_bytes(data)
+        with open(path, "wb") as file:
+            file.write(header)
+            file.write(picture)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error}); {member.name} was the picture"

@@ -136,7 +136,7 @@ def run(command: list[str]) -> Cost:
             family = [process, *process.children(recursive=True)]
             largest = max(largest, sum(each.memory_info().rss for each in family))
         with contextlib.suppress(psutil.TimeoutExpired):
-            process.wait(0.25)  # seldom enough not to take a core from ours
+            process.wait(0.1)  # seldom enough to leave ours the cores
     if process.returncode:
         raise SystemExit(process.stderr.read().decode())
     return Cost(time.perf_counter() - start, _processor_time() - used, largest / 2**20)
