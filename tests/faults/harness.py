@@ -148,7 +148,9 @@ def kill_at_random(run, rng, kills, longest_delay, number=signal.SIGKILL):
 
 def damage_newest_checkpoint(folder, rng):
     """Cuts a file of the newest checkpoint short, or flips one of its bits; returns what it did."""
-    index = max(folder.glob("checkpoint/model-*.index"), key=lambda p: int(p.stem.split("-")[1]))
+    paths = folder.glob("checkpoint/**/model-*.index")
+    # Of one iteration the permanent copy is read only if the other cannot be.
+    index = max(paths, key=lambda p: (int(p.stem.split("-")[1]), p.parent.name == "checkpoint"))
     path = rng.choice([index, index.with_suffix(".data-00000-of-00001")])
     content = bytearray(path.read_bytes())
     position = int(rng.integers(len(content)))
