@@ -230,15 +230,15 @@ def _open_checkpoint(folder, checkpoint, values):
     from common.metrics.generated import GeneratedImages  # noqa: PLC0415
     from common.training.checkpoints import iteration_of  # noqa: PLC0415
     from common.training.sampling import Sampler  # noqa: PLC0415
-    from common.training.trained_run import TrainedRun, restore_generator  # noqa: PLC0415
+    from common.training.trained_run import TrainedRun, restore_first  # noqa: PLC0415
 
-    run = TrainedRun(folder)
+    run, candidates = TrainedRun(folder), [checkpoint]
     if checkpoint is None:
         if not run.checkpoints:
             raise UserError(f"{folder}: the run has no checkpoint yet")
-        checkpoint = list(run.checkpoints.values())[-1][0]
+        candidates = list(run.checkpoints.values())[-1]
     generator = run.build_generator()
-    restore_generator(generator, checkpoint)
+    checkpoint = restore_first(generator, candidates)
     sampler = Sampler(tf.distribute.get_strategy(), generator, run.settings, run.root_seed)
     latents = sampler.metric_latents(iteration_of(checkpoint), values.samples)
     record = {"checkpoint": str(checkpoint)}

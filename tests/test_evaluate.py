@@ -182,12 +182,13 @@ def test_a_damaged_checkpoint_is_named_and_the_others_are_measured(run, trained,
     assert rows == [trained.metrics_path.read_bytes().splitlines()[i] for i in (0, 1, 3, 4)]
 
 
-def test_of_a_damaged_checkpoint_the_permanent_copy_is_measured(run, trained, evaluate):
+def test_of_a_damaged_checkpoint_the_permanent_copy_is_measured(run, trained, evaluate, caplog):
     drop_rows(run, 3)
     for path in (run.path / "checkpoint").glob("model-3.data*"):
         path.write_bytes(b"")
     assert evaluate(f"--run={run.path}")["added"] == [3]
     assert run.metrics_path.read_bytes() == trained.metrics_path.read_bytes()
+    assert "model-3 cannot be restored" in caplog.text
 
 
 def test_what_is_no_run_is_refused(tmp_path, evaluate):

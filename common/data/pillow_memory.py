@@ -52,8 +52,10 @@ def pixels_in_place(picture: Image.Image) -> np.ndarray | None:
 
     Returns:
         uint8 `[h, w, 4]`, read-only, the last channel meaning nothing; None if Pillow has the
-        picture in several pieces (of more than 16 MB) or is too old (before 11.3) to show it.
+        picture in several pieces (of more than 16 MB), with padded rows, or is too old to show it.
     """
+    if Image.core.get_alignment() != 1:  # PILLOW_ALIGNMENT; Pillow 12 says nothing of the padding
+        return None
     try:
         return np.asarray(_Memory(picture))
     except (ValueError, AttributeError):

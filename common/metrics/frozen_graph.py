@@ -147,17 +147,25 @@ def _without_weights(
 ) -> tuple[graph_pb2.GraphDef, dict[str, tf.Tensor]]:
     """The graph with placeholders for its large float32 constants, and these by name."""
     weights = {
-        node.name: tf.constant(_array(node))
-        for node in graph.node
-        if node.op == "Const"
-        and node.attr["value"].tensor.dtype == tf.float32.as_datatype_enum
-        and node.ByteSize() > _LARGE_CONSTANT
+        node.name: tf.constant(_array(node)) for node in graph.node if _is_large_constant(node)
     }
     nodes = (
         _placeholder(node.name, weights[node.name].shape) if node.name in weights else node
         for node in graph.node
     )
     return graph_pb2.GraphDef(node=nodes, versions=graph.versions), weights
+
+
+def _is_large_constant(node: node_def_pb2.NodeDef) -> bool:
+    """Whether a node is a float32 constant of many bytes, all of which the file really holds.
+
+    What is not as it should be is left to TensorFlow, which refuses it.
+    """
+    if node.op != "Const" or node.input:
+        return False
+    tensor = node.attr["value"].tensor  # which, of another op, would add the attribute
+    is_float32 = node.attr["dtype"].type == tensor.dtype == tf.float32.as_datatype_enum
+    return is_float32 and len(tensor.tensor_content) > _LARGE_CONSTANT
 
 
 def _named_nodes(graph: graph_pb2.GraphDef) -> Nodes:

@@ -41,7 +41,7 @@ class RunFolder:
     - "interrupted": it stopped on request, with a checkpoint.
 
     Its `missing_metrics`, if any, are the iterations whose metrics failed. `environment` is the
-    latest attempt's, `earlier_environments`, if any, are those in which it was trained before.
+    latest attempt's, `earlier_environments`, if any, are the others among the attempts before.
 
     Args:
         path: the folder; it need not exist.
@@ -143,20 +143,23 @@ class RunFolder:
             record |= {"conditions": conditions, "environment": environment}
             self._write_record(record)
         self._refuse_changes("other conditions", record["conditions"], conditions)
-        if record["environment"] != environment:
-            self._change_environment(record, environment)
+        before = record.get("environment", {})
+        # What an older version of this code did not record is not known to have changed.
+        if changes := _changes(before, {key: environment.get(key) for key in before}):
+            self._change_environment(record, environment, changes)
         for folder in (self.samples, self.checkpoints):
             folder.mkdir(exist_ok=True)
 
-    def _change_environment(self, record, environment):
-        before = record["environment"]
+    def _change_environment(self, record, environment, changes):
         _LOG.warning(
             "%s goes on in another environment (%s): its numbers may differ in last digits from "
             "those of a run in one environment",
             self.path,
-            _changes(before, environment),
+            changes,
         )
-        earlier = [*record.get("earlier_environments", []), before]
+        before, earlier = record["environment"], record.get("earlier_environments", [])
+        if before not in earlier:
+            earlier = [*earlier, before]
         changed = {"environment": environment, "earlier_environments": earlier}
         self._write_record({**record, **changed})
 
@@ -307,17 +310,22 @@ def _new_record(settings):
 def _changes(recorded, ours):
     """Names what differs between two dictionaries, "" if nothing does."""
     differing = [k for k in {**recorded, **ours} if recorded.get(k) != ours.get(k)]
-    return ", ".join(f"{k}: {recorded.get(k)!r} -> {ours.get(k)!r}" for k in differing)
+    return ", ".join(_change(k, recorded.get(k), ours.get(k)) for k in differing)
+
+
+def _change(key, old, new):
+    name = key if key.isprintable() else repr(key)
+    return f"{name}: {old!r} -> {new!r}"
 
 
 def _check_record(record):
     if record["format"] != FORMAT or record["state"] not in STATES:
         raise ValueError(f"format {record['format']!r}, state {record['state']!r}")
-    for name in ("settings", "conditions", "environment"):
-        if not isinstance(record[name], dict):
-            raise TypeError(f"{name} is not a dictionary")
-    if not isinstance(record.get("earlier_environments", []), list):
-        raise TypeError("earlier_environments is not a list")
+    optional = {"environment": {}, "earlier_environments": []}
+    for name, like in {"settings": {}, "conditions": {}, **optional}.items():
+        value = record.get(name, like) if name in optional else record[name]
+        if not isinstance(value, type(like)):
+            raise TypeError(f"{name} is not a {type(like).__name__}")
     ids = record.get("missing_metrics", [])
     if not isinstance(ids, list) or any(type(each) is not int for each in ids):
         raise TypeError("missing_metrics is not a list of numbers")

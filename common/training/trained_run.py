@@ -1,5 +1,7 @@
 """A run that was trained, or is about to be trained further: its generator at its checkpoints."""
 
+import logging
+
 import keras
 import tensorflow as tf
 
@@ -14,6 +16,8 @@ from common.training.checkpoint_index import check_index
 from common.training.checkpoints import DAMAGES, iteration_of, list_checkpoints
 from common.training.run import Resources, describe_metrics, set_precision
 from common.training.sampling import Sampler
+
+_LOG = logging.getLogger(__name__)
 
 _MAX_REPLICAS = 2**12  # more than any run has
 
@@ -84,6 +88,9 @@ def restore_generator(generator, checkpoint):
 def restore_first(generator, checkpoints):
     """Gives a generator the weights of the first of some checkpoints that can be restored.
 
+    Returns:
+        That checkpoint's path; of those before it a warning tells.
+
     Raises:
         UserError: none can.
     """
@@ -94,7 +101,9 @@ def restore_first(generator, checkpoints):
         except UserError as error:
             reasons.append(str(error))
         else:
-            return
+            for reason in reasons:
+                _LOG.warning("%s; %s is used", reason, checkpoint)
+            return checkpoint
     raise UserError("; ".join(reasons))
 
 

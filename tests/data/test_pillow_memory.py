@@ -46,6 +46,15 @@ def test_the_memory_outlives_the_picture():
     assert len(others) == 5
 
 
+def test_padded_rows_are_not_taken_for_others():
+    Image.core.set_alignment(64)
+    try:
+        picture, _ = picture_of(5, 7)
+        assert pixels_in_place(picture) is None
+    finally:
+        Image.core.set_alignment(1)
+
+
 @pytest.mark.parametrize(
     "picture",
     [Image.new("RGB", (3000, 2000)), Image.new("L", (4, 4)), object()],

@@ -102,14 +102,22 @@ def test_starting_again_keeps_the_record(started):
 
 
 def test_another_environment_is_told_and_recorded(started, caplog):
-    others = [{**ENVIRONMENT, "tensorflow": "9"}, {**ENVIRONMENT, "cores": 7}]
-    for environment in [*others, others[-1]]:
+    other = {"python": "4", "cores": 7}
+    for environment in [{**ENVIRONMENT, "cores": 7}, other, other, ENVIRONMENT, other]:
         started.start(SETTINGS, DATA, environment)
-    messages = [record.getMessage() for record in caplog.records]
-    assert ["'9'" in message for message in messages] == [True, True]
-    assert ["cores: None -> 7" in message for message in messages] == [False, True]
-    assert started.record["environment"] == others[1]
-    assert started.record["earlier_environments"] == [ENVIRONMENT, others[0]]
+    messages = [record.getMessage().split("(")[1].split(")")[0] for record in caplog.records]
+    assert messages == ["python: '3' -> '4'", "python: '4' -> '3', cores: 7 -> None", messages[0]]
+    assert started.record["environment"] == other
+    assert started.record["earlier_environments"] == [ENVIRONMENT, other]
+
+
+def test_hostile_keys_are_not_shown_as_they_are(started, caplog):
+    record = json.loads(started.record_path.read_text())
+    record["environment"] = {"a\n\x1b[31mERROR": "x"}
+    started.record_path.write_text(json.dumps(record))
+    started.start(SETTINGS, DATA, ENVIRONMENT)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.isprintable()
 
 
 def test_a_run_that_failed_or_was_killed_at_its_start_is_new(folder):
