@@ -467,3 +467,15 @@ def test_damaged_bytes_never_raise_anything_else(changes):
         frozen_graph.rewrite(graph, "Mul", [None, 299, 299, 3], ["pool_3", "logits"])
     except UserError:
         pass
+
+
+def test_a_constant_that_the_file_does_not_hold_is_not_unfolded():
+    graph = tf.compat.v1.GraphDef()
+    node = graph.node.add(name="vast", op="Const")
+    node.attr["dtype"].type = tf.float32.as_datatype_enum
+    node.attr["value"].tensor.dtype = tf.float32.as_datatype_enum
+    node.attr["value"].tensor.tensor_shape.dim.add(size=2**20)
+    node.attr["value"].tensor.float_val.append(1.0)
+    node.attr["_padding"].s = bytes(10_000)
+    light, weights = frozen_graph._without_weights(graph)
+    assert (list(light.node), weights) == ([node], {})
