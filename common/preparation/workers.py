@@ -13,6 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
+from PIL import ImageFile
+
 from common.errors import UserError
 
 _Task = TypeVar("_Task")
@@ -36,7 +38,8 @@ def worker_processes(count: int) -> Iterator[Executor]:
         count, mp_context=context, initializer=_start, initargs=(context.Lock(),)
     )
     try:
-        with _interrupts_blocked():  # which the processes inherit: the parent alone answers Ctrl-C
+        # Which the processes inherit: the parent alone answers Ctrl-C.
+        with _interrupts_blocked(), _one_blas_thread():
             for _ in range(count):
                 pool.submit(os.getpid)
         yield pool
@@ -79,12 +82,30 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Keeps NumPy, in processes started meanwhile, from starting a thread for each core.
+
+    Nothing here needs them, and on many cores each process would have as many.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
 def _start(lock) -> None:
     """Prepares a worker process."""
     global _huge_lock  # noqa: PLW0603 (locks reach a process only through its initializer)
     _huge_lock = lock
     warnings.filterwarnings("ignore", module="PIL")  # of damaged EXIF blocks: ImageNet has some
     _keep_freed_memory()
+    ImageFile.MAXBLOCK = 2**20  # bytes that Pillow reads at once: nearly every file as a whole
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -101,7 +101,8 @@ def _work(
 
 def _write(path: str, header: bytes, picture: np.ndarray, member: TarMember) -> None:
     try:
-        with open(path, "wb") as file:
+        # With room for all of it in the buffer, the file is written at once.
+        with open(path, "wb", buffering=len(header) + picture.nbytes) as file:
             file.write(header)
             file.write(picture)
     except OSError as error:
