@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from common.data.decoding import decode
+from common.data.jpeg import ordinary_frame
 from common.data.transforms import CELEBA_CROP, celeba_picture, resize_linear
 
 HEIGHT, WIDTH = 218, 178
@@ -14,11 +15,7 @@ _LEFT, _TOP = (WIDTH - CELEBA_CROP) // 2, (HEIGHT - CELEBA_CROP) // 2
 _BOX = (_LEFT, _TOP, _LEFT + CELEBA_CROP, _TOP + CELEBA_CROP)
 _ROWS = 176  # those of the box, and up to the next whole blocks, as interpolated colours need them
 
-_START, _END = b"\xff\xd8", b"\xff\xd9"
-_BASELINE = b"\xff\xc0"
-_FRAME = b"\x08" + HEIGHT.to_bytes(2, "big") + WIDTH.to_bytes(2, "big")
-# Application data (but not EXIF's), quantisation, Huffman tables, restart interval, comment.
-_HARMLESS = {b"\xff\xe0", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd", b"\xff\xfe"}
+_END = b"\xff\xd9"
 
 
 def decode_celeba(data: bytes, size: int = 64) -> np.ndarray:
@@ -53,12 +50,9 @@ def _shortened(data: bytes) -> bytes | None:
     They are a fifth of the picture, of which nothing is used. None if it is not a plain one: of
     another size, not baseline, with an EXIF block, in other colours than grey or RGB, or truncated.
     """
-    if not (data.startswith(_START) and data.endswith(_END)):
+    frame = ordinary_frame(data)
+    if frame is None or frame.progressive or not data.endswith(_END):
         return None
-    place = 2
-    while data[place : place + 2] in _HARMLESS:
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    frame = data[place : place + 10]  # marker, length, bits, height, width, number of colours
-    if frame[:2] != _BASELINE or frame[4:9] != _FRAME or frame[9:] not in (b"\x01", b"\x03"):
+    if (frame.height, frame.width) != (HEIGHT, WIDTH):
         return None
-    return data[: place + 5] + _ROWS.to_bytes(2, "big") + data[place + 7 :]
+    return data[: frame.place + 5] + _ROWS.to_bytes(2, "big") + data[frame.place + 7 :]

@@ -2,11 +2,16 @@
 
 import io
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image
 
+from common.data.jpeg import ordinary_frame
+
 MAX_PIXELS = 2**30 // 12  # Pillow's own limit: a quarter of a GiB as RGB
+
+_ORDINARY = 2**20  # pixels; larger files are not decoded before their size was looked at
 
 # What Pillow lets out on files that are damaged, or not pictures, or bombs.
 DECODER_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -22,7 +27,7 @@ def decode(
 
     Args:
         data: a file of one of the formats, whatever its name says.
-        prepare: makes the training picture from the opened file.
+        prepare: makes the training picture from the opened file, which may be decoded already.
         stored_size: (height, width) that the file must have, or None if it may have any.
         formats: Pillow's names of them. Of Pillow's others, some would start programs.
 
@@ -32,7 +37,7 @@ def decode(
     Raises:
         One of `DECODER_ERRORS`: not such a file, damaged, or too large.
     """
-    with Image.open(io.BytesIO(data), formats=formats) as picture:
+    with _opened(data, formats) as picture:
         width, height = picture.size
         if stored_size and (height, width) != stored_size:
             raise ValueError(
@@ -40,6 +45,16 @@ def decode(
             )
         check_size(picture)
         return np.asarray(prepare(picture))
+
+
+def _opened(data: bytes, formats: Sequence[str]) -> Image.Image:
+    """Returns the opened picture; an ordinary JPEG's is already decoded."""
+    frame = ordinary_frame(data) if "JPEG" in formats else None
+    if frame and frame.height * frame.width <= _ORDINARY:
+        with suppress(ValueError):  # if it is damaged, Pillow's other way says how
+            size = (frame.width, frame.height)
+            return Image.frombytes(frame.mode, size, data, "jpeg", frame.mode, "")
+    return Image.open(io.BytesIO(data), formats=formats)
 
 
 def check_size(picture: Image.Image) -> None:

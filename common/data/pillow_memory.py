@@ -32,15 +32,15 @@ class _Memory:
         self._capsules = picture.__arrow_c_array__()
         array = _ArrowArray.from_address(_address_in(self._capsules[1], b"arrow_array"))
         shape = (picture.height, picture.width, 4)
-        if array.n_children != 1 or array.children[0].contents.length != np.prod(shape):
+        size = picture.height * picture.width * 4
+        if array.n_children != 1 or (pixels := array.children[0].contents).length != size:
             raise ValueError("not four bytes a pixel")
-        address = array.children[0].contents.buffers[1]
         read_only = True
         self.__array_interface__ = {
             "version": 3,
             "typestr": "|u1",
             "shape": shape,
-            "data": (address, read_only),
+            "data": (pixels.buffers[1], read_only),
         }
 
 

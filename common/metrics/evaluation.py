@@ -34,6 +34,9 @@ from common.pixels import scale_pixels
 logger = logging.getLogger(__name__)
 
 CACHE_SUBFOLDER = "fid_statistics"
+
+IMAGES_PER_DEVICE = 32  # at a time; of 64, a run on CelebA takes 0.15 GB more
+
 # Part of the cache's key: change it whenever the arrays or their meaning change.
 _STATISTICS_FORMAT = 2
 
@@ -165,7 +168,7 @@ class Evaluator:
         fid_samples: int = 10_000,
         fid_real: int = 5_000,
         splits: int = 10,
-        batch_size: int = 32,
+        batch_size: int = IMAGES_PER_DEVICE,
         cache_dir: str | os.PathLike | None = None,
         metrics: Sequence[str] = DEFAULT_METRICS,
         with_replacement: bool = False,

@@ -13,8 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from PIL import ImageFile
-
 from common.errors import UserError
 
 _Task = TypeVar("_Task")
@@ -105,7 +103,6 @@ def _start(lock) -> None:
     _huge_lock = lock
     warnings.filterwarnings("ignore", module="PIL")  # of damaged EXIF blocks: ImageNet has some
     _keep_freed_memory()
-    ImageFile.MAXBLOCK = 2**20  # bytes that Pillow reads at once: nearly every file as a whole
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

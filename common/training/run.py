@@ -13,6 +13,7 @@ import tensorflow as tf
 from common.data import open_source
 from common.errors import UserError
 from common.metrics import Evaluator, open_network
+from common.metrics.evaluation import IMAGES_PER_DEVICE
 from common.networks import NETWORKS, Normalization
 from common.randomness import derive_seed
 from common.training.batches import BatchPipeline
@@ -27,8 +28,6 @@ from common.training.step import Optimizers, TrainingStep
 from common.training.trainer import Trainer
 
 _LOG = logging.getLogger(__name__)
-
-_METRICS_BATCH = 32  # images of a device; of 64, a run on CelebA takes 0.15 GB more
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Resources:
             cache_dir=self.options.cache_dir,
             metrics=self.options.metrics,
             with_replacement=settings.dataset == "imagenet",
-            batch_size=_METRICS_BATCH * self._devices_at_hand(),
+            batch_size=IMAGES_PER_DEVICE * self._devices_at_hand(),
             embed=on_all_replicas(self.strategy, network),
         )
         evaluator.prepare()

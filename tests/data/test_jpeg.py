@@ -1,0 +1,94 @@
+"""Ordinary JPEG files, read by fewer steps, against what Pillow reads by itself."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from common.data.decoding import DECODER_ERRORS, decode
+from common.data.jpeg import ordinary_frame
+from common.data.transforms import as_rgb
+from tests.preparation.archives import encode, photograph
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=["JPEG"])
+
+
+@st.composite
+def jpegs(draw) -> tuple[bytes, bool]:
+    """A file, and whether it is an ordinary one."""
+    mode = draw(st.sampled_from(["RGB", "RGB", "L", "CMYK"]))
+    height, width = (draw(st.integers(1, 70)) for _ in range(2))
+    picture = photograph(draw(st.integers(0, 9)), height, width, grain=9).convert(mode)
+    options = {"quality": draw(st.integers(1, 100)), "progressive": draw(st.booleans())}
+    options["restart_marker_rows"] = draw(st.sampled_from([0, 1]))
+    options["comment"] = draw(st.binary(max_size=9))
+    if profile := draw(st.booleans()):
+        options["icc_profile"] = b"any"
+    orientation = draw(st.sampled_from([None, None, 1, 6]))
+    ordinary = mode != "CMYK" and not profile and orientation is None
+    return encode(picture, orientation=orientation, **options), ordinary
+
+
+@settings(max_examples=200, deadline=None)
+@given(jpegs())
+def test_the_frame_is_what_pillow_reads(made):
+    data, ordinary = made
+    frame, picture = ordinary_frame(data), opened(data)
+    assert (frame is not None) == ordinary
+    if frame:
+        assert ((frame.width, frame.height), frame.mode) == (picture.size, picture.mode)
+        assert frame.progressive == bool(picture.info.get("progressive"))
+        assert data[frame.place : frame.place + 2] in (b"\xff\xc0", b"\xff\xc2")
+
+
+@settings(max_examples=100, deadline=None)
+@given(jpegs())
+def test_the_picture_is_pillows(made):
+    data, _ = made
+    assert np.array_equal(decode(data, as_rgb), as_rgb(opened(data)))
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.data())
+def test_damaged_files_are_what_they_are_to_pillow(data):
+    file = bytearray(encode(photograph(0, 40, 50, grain=9), quality=70))
+    for _ in range(data.draw(st.integers(0, 3))):
+        position = data.draw(st.integers(0, len(file) - 1))
+        junk = data.draw(st.binary(max_size=4))
+        file[position : position + data.draw(st.integers(0, 4))] = junk
+    file = bytes(file[: data.draw(st.sampled_from([None, None, 5, 300, -1, -40]))])
+    try:
+        expected = np.asarray(as_rgb(opened(file)))
+    except DECODER_ERRORS as error:
+        with pytest.raises(type(error)):
+            decode(file, as_rgb, formats=["JPEG"])
+    else:
+        assert np.array_equal(decode(file, as_rgb, formats=["JPEG"]), expected)
+
+
+def test_pillows_parser_is_left_out(monkeypatch):
+    data = encode(photograph(0, 375, 500, grain=9))
+    expected = np.asarray(opened(data))
+    monkeypatch.setattr(Image, "open", None)
+    assert np.array_equal(decode(data, as_rgb), expected)
+
+
+def test_large_pictures_are_not_decoded_before_they_are_asked_for():
+    data = encode(Image.new("RGB", (1025, 1024)))
+
+    def refuse(picture: Image.Image) -> Image.Image:
+        assert picture.size == (1025, 1024)
+        raise ValueError("too large for this test")
+
+    with pytest.raises(ValueError, match="too large for this test"):
+        decode(data[:700], refuse)  # which cannot be decoded
+
+
+def test_another_format_is_not_taken_for_a_jpeg():
+    with pytest.raises(OSError, match="cannot identify"):
+        decode(encode(photograph(0, 9, 9, grain=9)), as_rgb, formats=["PNG"])
