@@ -165,8 +165,10 @@ def _rgb(pixels: np.ndarray) -> np.ndarray:
 def _picked_rows(picture: Image.Image, box: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
     """Returns some rows of a box of an upright picture, uint8 [rows, w, 4]."""
     left, top, right, _ = box
-    strips = ((left, top + row, right, top + row + 1) for row in rows.tolist())
-    return np.concatenate([_rgbx(as_rgb(picture.crop(strip))) for strip in strips])
+    picked = np.empty((len(rows), right - left, 4), np.uint8)
+    for line, row in zip(picked, rows.tolist(), strict=True):
+        line[:] = _rgbx(as_rgb(picture.crop((left, top + row, right, top + row + 1))))
+    return picked
 
 
 # By the number that EXIF gives to each orientation; 1 is upright.
@@ -307,13 +309,13 @@ def _taps(length: int, size: int, channels: int = 1) -> _Taps:
     return _Taps(places, (weights // 8).astype(np.uint16), 8)
 
 
-@functools.lru_cache(16)  # 0.5 MB each, at 128x128
+@functools.lru_cache(4)  # 0.5 MB each, at 128x128
 def _corners(width: int, box: tuple[int, int, int, int], size: int) -> np.ndarray:
     """Returns which pixels of a picture of that width are the corners for `_interpolate`.
 
-    They are int64 [2, 2, size, size], counted row by row from the picture's first.
+    They are int64 [2, 2 * size, size], counted row by row from the picture's first.
     """
     left, top, right, _ = box
     places = _taps(right - left, size).places
     rows, columns = (places + top) * width, places + left
-    return rows[None, :, :, None] + columns[:, None, None, :]
+    return rows.reshape(-1, 1) + columns[:, None, :]
