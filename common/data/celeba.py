@@ -51,7 +51,7 @@ def _shortened(data: bytes) -> bytes | None:
     another size, not baseline, with an EXIF block, in other colours than grey or RGB, or truncated.
     """
     frame = ordinary_frame(data)
-    if frame is None or frame.progressive or not data.endswith(_END):
+    if frame is None or not frame.baseline or not data.endswith(_END):
         return None
     if (frame.height, frame.width) != (HEIGHT, WIDTH):
         return None

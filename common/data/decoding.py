@@ -51,7 +51,7 @@ def _opened(data: bytes, formats: Sequence[str]) -> Image.Image:
     """Returns the opened picture; an ordinary JPEG's is already decoded."""
     frame = ordinary_frame(data) if "JPEG" in formats else None
     if frame and frame.height * frame.width <= _ORDINARY:
-        with suppress(ValueError):  # if it is damaged, Pillow's other way says how
+        with suppress(ValueError):  # if it is damaged, Pillow's other way once more says how
             size = (frame.width, frame.height)
             return Image.frombytes(frame.mode, size, data, "jpeg", frame.mode, "")
     return Image.open(io.BytesIO(data), formats=formats)

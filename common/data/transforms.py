@@ -11,6 +11,7 @@ from common.data.pillow_memory import pixels_in_place
 
 CELEBA_CROP = 128
 
+_BAND = 128  # rows of the result that are made at once, lest large ones take much memory
 _HUGE = 2**24  # pixels; of larger pictures no second copy is made, if that can be helped
 
 
@@ -236,31 +237,37 @@ def _resize(
     """`resize_linear` of the picture of which `lines` returns some rows, uint8 [rows, w, c]."""
     height, width, channels = shape
     down, across = _taps(height, size), _taps(width, size, channels)
-    rows = lines(down.places.ravel())
-    corners = np.stack([rows.take(columns, axis=1) for columns in across.places])
-    return _interpolate(corners, down, across)
+    resized = np.empty((size, size, channels), np.uint8)
+    for start in range(0, size, _BAND):
+        band = down.part(slice(start, start + _BAND))
+        rows = lines(band.places.ravel())
+        corners = np.stack([rows.take(columns, axis=1) for columns in across.places])
+        resized[start : start + _BAND] = _interpolate(corners, band, across)
+    return resized
 
 
 def _resize_box(pixels: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-    """`resize_linear` of a square box of uint8 [h, w, 4], without a copy of its rows."""
+    """`resize_linear` of a square box of uint8 [h, w, 4], mostly without a copy of its rows."""
+    left, top, right, bottom = box
+    if size > _BAND:
+        return resize_linear(pixels[top:bottom, left:right], size)
     words = pixels.reshape(-1).view(np.uint32)  # a pixel is one number
     corners = words.take(_corners(pixels.shape[1], box, size)).view(np.uint8)
-    side = box[2] - box[0]
-    return _interpolate(corners, _taps(side, size), _taps(side, size, 4))
+    return _interpolate(corners, _taps(right - left, size), _taps(right - left, size, 4))
 
 
 def _interpolate(corners: np.ndarray, down: "_Taps", across: "_Taps") -> np.ndarray:
-    """Returns the means of four pixels each, rounded as OpenCV does: uint8 [size, size, c].
+    """Returns the means of four pixels each, rounded as OpenCV does: uint8 [rows, size, c].
 
     Args:
         corners: for each of the output's pixels those left and right of it, in the rows above and
-            then in the rows below: uint8 [2, 2 * size, size, c], in whatever shape.
-        down: of the height.
+            then in the rows below: uint8 [2, 2 * rows, size, c], in whatever shape.
+        down: of the height; of all rows, or of some.
         across: of the width, for all channels.
     """
-    size = down.places.shape[1]
+    rows, size = down.places.shape[1], across.places.shape[1]
     # In place and without mixed types, which NumPy converts a little at a time.
-    left, right = corners.reshape(2, 2 * size, -1).astype(across.weights.dtype)
+    left, right = corners.reshape(2, 2 * rows, -1).astype(across.weights.dtype)
     left *= across.weights[0]
     right *= across.weights[1]
     left += right
@@ -268,11 +275,11 @@ def _interpolate(corners: np.ndarray, down: "_Taps", across: "_Taps") -> np.ndar
     lines = left.astype(np.uint32)
     lines *= down.weights.astype(np.uint32).reshape(-1, 1)
     lines >>= down.bits + 5
-    total = lines[:size]
-    total += lines[size:]
+    total = lines[:rows]
+    total += lines[rows:]
     total += 2
     total >>= 2
-    return total.astype(np.uint8).reshape(size, size, -1)
+    return total.astype(np.uint8).reshape(rows, size, -1)
 
 
 class _Taps(NamedTuple):
@@ -289,6 +296,10 @@ class _Taps(NamedTuple):
     places: np.ndarray
     weights: np.ndarray
     bits: int
+
+    def part(self, which: slice) -> "_Taps":
+        """Returns those of some positions; of one channel only."""
+        return _Taps(self.places[:, which], self.weights[:, which], self.bits)
 
 
 @functools.lru_cache(1024)
@@ -309,7 +320,7 @@ def _taps(length: int, size: int, channels: int = 1) -> _Taps:
     return _Taps(places, (weights // 8).astype(np.uint16), 8)
 
 
-@functools.lru_cache(4)  # 0.5 MB each, at 128x128
+@functools.lru_cache(4)  # of 0.5 MB at most
 def _corners(width: int, box: tuple[int, int, int, int], size: int) -> np.ndarray:
     """Returns which pixels of a picture of that width are the corners for `_interpolate`.
 

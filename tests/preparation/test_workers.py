@@ -1,6 +1,7 @@
 """What the worker processes are like."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import Executor
 
 import numpy as np
@@ -9,8 +10,12 @@ import pytest
 from common.preparation.workers import worker_processes
 
 
-@pytest.fixture(scope="module")
-def pool() -> Executor:
+@pytest.fixture(params=["", "4"])
+def pool(request, monkeypatch) -> Iterator[Executor]:
+    if request.param:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", request.param)
+    else:
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     before = dict(os.environ)
     with worker_processes(1) as found:
         assert dict(os.environ) == before
