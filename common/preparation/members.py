@@ -89,7 +89,8 @@ def decode_members(
             try:
                 yield member, make(_read(archive, file, member))
             except (DamagedError, *DECODER_ERRORS) as error:
-                fault = " ".join(f"{type(error).__name__}: {error}".split())
+                text = str(error).partition(" <_io.")[0]  # Pillow names the buffer's address
+                fault = " ".join(f"{type(error).__name__}: {text}".split())
                 if not skip:
                     raise UserError(
                         f"{archive}: {member.name} cannot be decoded ({fault}); get the archive "

@@ -202,6 +202,12 @@ def _parse(preparation: Preparation, folder: Path, argv: list[str]) -> Options |
     )
     if not os.path.isfile(options.input):  # unlike Path.is_file() on a name that is too long
         raise UserError(f"--input: {options.input} not found; put the archive there")
+    is_file = preparation.output.endswith(".npy")
+    if is_file and (os.path.isdir(options.output) or given["output"].endswith(os.sep)):
+        raise UserError(
+            f"--output: {given['output']} is a folder; say the file's name, too: "
+            f"--output={options.output / preparation.output}"
+        )
     return options
 
 

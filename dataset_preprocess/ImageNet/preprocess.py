@@ -81,7 +81,19 @@ def _make_pictures(
             count(made + len(faults))
         options.check_images(found)
         write_skipped(options.output, skipped, found)
-        return found - len(skipped)
+    if skipped:
+        _check_classes(options.input, classes, partial)
+    return found - len(skipped)
+
+
+def _check_classes(path: Path, classes: list[_Class], partial: Path) -> None:
+    """Raises a UserError if a class has no pictures left: training would refuse its folder."""
+    for each in classes:
+        if not os.listdir(partial / each.name):
+            raise UserError(
+                f"{path}: {each.name}.tar: none of its pictures could be decoded; get the archive "
+                "anew, or make one without that class"
+            )
 
 
 def _work(

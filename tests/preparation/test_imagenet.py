@@ -166,6 +166,16 @@ def test_skip(tmp_path, archive, capsys):
     assert "truncated" in reason
 
 
+def test_a_class_that_was_skipped_as_a_whole(tmp_path, archive, capsys):
+    """Training would refuse its empty folder."""
+    write_imagenet(archive, {**CLASSES, "n1": {"n1_1.JPEG": b"no picture"}})
+    words = ["n1.tar", "none of its pictures", "without that class"]
+    options = {"options": ["--on_error=skip"], "images": COUNT + 1, "classes": 3}
+    refused(capsys, archive, *words, **options)
+    reasons = (tmp_path / "ILSVRC2012.skipped.txt").read_text()
+    assert reasons == "n1.tar: n1_1.JPEG\tUnidentifiedImageError: cannot identify image file\n"
+
+
 @pytest.mark.parametrize(
     ("images", "classes", "words"),
     [

@@ -234,6 +234,17 @@ def test_old_output_stays_until_the_new_one_is_there(tmp_path, archive, capsys):
     assert np.load(output).shape == (101, 48, 48, 3)
 
 
+@pytest.mark.parametrize("name", ["data", "new/"])
+def test_a_folder_as_output_is_refused_before_any_work(tmp_path, archive, capsys, name):
+    (tmp_path / "data").mkdir()
+    assert prepare(archive, f"--output={tmp_path}/{name}") == 2
+    error = capsys.readouterr().err
+    for words in ("--output", "is a folder", f"--output={tmp_path / name}/stl10.npy"):
+        assert words in error
+    assert "image/s" not in error
+    assert sorted(os.listdir(tmp_path)) == sorted(["data", archive.name])
+
+
 def test_options(tmp_path, archive, capsys):
     for option, words in [
         ("--no_such", "no_such"), ("--workers=0", "workers"), ("--size=many", "size"),
