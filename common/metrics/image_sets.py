@@ -145,7 +145,7 @@ class _EncodedImages(ImageSource):
 
     def _decode(self, entry: Any) -> np.ndarray:
         def prepare(image: Image.Image) -> Image.Image:
-            if self._first_size not in (None, image.size):  # before its pixels take any memory
+            if self._first_size not in (None, image.size):  # before pixels take much memory
                 raise UserError(
                     f"{self._path}: image {_name_of(entry)} has {image.width}x{image.height} "
                     f"pixels and the first one {self._first_size[0]}x{self._first_size[1]}; all "

@@ -3,7 +3,6 @@
 import contextlib
 import io
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,11 +13,8 @@ from common.data.celeba import decode_celeba
 from common.data.decoding import DECODER_ERRORS, decode
 from common.data.jpeg import ordinary_frame
 from common.data.transforms import as_rgb, imagenet_picture
+from tests.data.test_transforms import read_opencv, squares_of_opencv
 from tests.preparation.archives import encode, photograph
-
-
-def by_opencv(data: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
 
 def opened(data: bytes) -> Image.Image:
@@ -73,7 +69,7 @@ def test_damaged_files_are_what_they_are_to_pillow(data):
         expected = np.asarray(as_rgb(opened(file)))
     except UnidentifiedImageError:  # Pillow refuses tags, too, that are too short to mean anything
         with contextlib.suppress(*DECODER_ERRORS):
-            assert np.array_equal(decode(file, as_rgb, formats=["JPEG"]), by_opencv(file))
+            assert np.array_equal(decode(file, as_rgb, formats=["JPEG"]), read_opencv(file))
     except DECODER_ERRORS as error:
         with pytest.raises(type(error)):
             decode(file, as_rgb, formats=["JPEG"])
@@ -103,14 +99,11 @@ def test_tags_behind_the_frame_header(orientation):
     rest = data[:start] + data[end:]
     scan = rest.index(b"\xff\xda")
     moved = rest[:scan] + data[start:end] + rest[scan:]
-    turned = by_opencv(moved)
-    assert not np.array_equal(turned, by_opencv(rest))
-    square = turned[(len(turned) - 178) // 2 :][:178, (turned.shape[1] - 178) // 2 :][:, :178]
-    expected = cv2.resize(square, (128, 128), interpolation=cv2.INTER_LINEAR)
+    assert not np.array_equal(read_opencv(moved), read_opencv(rest))
+    _, expected = squares_of_opencv(moved, 178, 128)
     assert np.array_equal(decode(moved, imagenet_picture), expected)
-    if orientation == 3:
-        crop = turned[45:173, 25:153]
-        expected = cv2.resize(crop, (64, 64), interpolation=cv2.INTER_LINEAR)
+    if orientation == 3:  # the other is not 178x218 any more
+        _, expected = squares_of_opencv(moved, 128, 64)
         assert np.array_equal(decode_celeba(moved), expected)
 
 
