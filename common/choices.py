@@ -45,8 +45,8 @@ class Choices(Mapping[str, Row], Generic[Row]):
             return self._rows[name]
         if ":" not in name:
             raise UserError(
-                f"{self.kind}={shown(name)}: unknown. Known: {', '.join(self._rows)}. One of your "
-                "own is named by its import path, module:attribute."
+                f"{self.kind}={shown(name)}: the value must be one of {', '.join(self._rows)}; or, for "
+                "one of your own, its import path, module:attribute."
             )
         row = import_path(name, f"{self.kind}={name}")
         if not isinstance(row, self._row_type):
@@ -124,3 +124,17 @@ def search_in(folders: Iterable[str | Path]) -> None:
     for folder in map(str, folders):
         if folder not in sys.path:
             sys.path.append(folder)
+
+
+def own_module(path: str) -> Path:
+    """The file of the module in an import path `module:attribute`.
+
+    Raises:
+        UserError: the module cannot be imported, or is not a file.
+    """
+    module, _, attribute = path.partition(":")
+    import_path(path, f"{attribute} of your own")
+    file = sys.modules[module].__file__
+    if file is None:
+        raise UserError(f"{path}: the module {module} is not a file.")
+    return Path(file)

@@ -4,15 +4,18 @@ TensorFlow is imported by the jobs' processes alone, so that mistakes, `--dry_ru
 are quick.
 """
 
-import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from common import flag_values
-from common.configuration.sweep import Sweep, expand, results_folder
+from common.choices import search_in
+from common.configuration.files import find_config, load_config, other_configs
+from common.configuration.sweep import Job, Sweep, expand, results_folder
 from common.errors import UserError
 from common.exit_status import EXIT_OK, EXIT_USER_ERROR
 from common.results.run_folder import RunFolder
@@ -20,14 +23,21 @@ from common.sweeps.attempt import Task
 from common.sweeps.slots import open_slots
 from common.sweeps.start import print_status, run_sweep
 from common.sweeps.status import to_reader
+from common.variant import Variant
 
 
-def main(variant, config, folder, argv=None, command=None):
+def main(
+    variant: Variant,
+    config: Any,
+    folder: str | Path,
+    argv: Sequence[str] | None = None,
+    command: tuple[str, ...] | None = None,
+) -> int:
     """Runs the command line of a variant.
 
     Args:
         variant: the `Variant`.
-        config: the dictionary of its `config.py`.
+        config: the dictionary of its `config.py`, which `--config` replaces.
         folder: the variant's folder; results, logs and data are looked for in it.
         argv: arguments with the program's name first; by default the process's.
         command: what a job's process executes, by default `python -m common.sweeps.worker`.
@@ -44,7 +54,7 @@ def main(variant, config, folder, argv=None, command=None):
         return EXIT_USER_ERROR
 
 
-def _define_flags(values):
+def _define_flags(values: flags.FlagValues) -> None:
     """All options; their help texts are the reference."""
     options = {"flag_values": values}
     flags.DEFINE_multi_string(
@@ -55,6 +65,12 @@ def _define_flags(values):
     )
     flags.DEFINE_multi_string(
         "set", [], "KEY=VALUE: replace a configuration key's value; may be repeated", **options
+    )
+    flags.DEFINE_string(
+        "config",
+        None,
+        "NAME: take config_NAME.py of this folder in place of config.py; or the path of a .py file",
+        **options,
     )
     flags.DEFINE_bool("dry_run", False, "list the jobs and run none", **options)
     flags.DEFINE_bool(
@@ -117,7 +133,7 @@ def _define_flags(values):
     flags.DEFINE_bool("help", False, "show this help", short_name="h", **options)
 
 
-def _parse(variant, argv):
+def _parse(variant: Variant, argv: Sequence[str]) -> flags.FlagValues | None:
     """The parsed options, or None after `--help`."""
     values = flags.FlagValues()
     _define_flags(values)
@@ -130,20 +146,35 @@ def _parse(variant, argv):
     return values
 
 
-def _run(variant, config, folder, options, command):
+def _run(
+    variant: Variant,
+    config: Any,
+    folder: Path,
+    options: flags.FlagValues,
+    command: tuple[str, ...] | None,
+) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # for users' own modules, which import it
+    file = folder / "config.py"
+    if options.config is not None:
+        file = find_config(options.config, folder)
+    search = [str(path) for path in (folder.absolute(), file.parent.absolute())]
+    search_in(search)
+    if options.config is not None:
+        config = load_config(file)
     if options.demo:
         from common import demo  # noqa: PLC0415
 
         config = demo.configuration(variant, config)
     sweep = expand(variant, config, options.set, options.only)
-    tasks = _tasks(variant, sweep, folder, options)
+    tasks = _tasks(variant, sweep, folder, options, search)
     if options.dry_run:
         return _list_jobs(sweep, tasks)
     if options.status:
         print_status(tasks)
         return EXIT_OK
+    _refuse_names_of_others(variant, sweep, folder, file)
     if "TF_CONFIG" in os.environ:
-        return _run_as_one_of_several_hosts(variant, sweep, tasks, folder, options)
+        return _run_as_one_of_several_hosts(sweep, tasks, folder, options)
     status = run_sweep(
         tasks,
         sweep.scheduler,
@@ -157,16 +188,55 @@ def _run(variant, config, folder, options, command):
     return status
 
 
-def _tasks(variant, sweep: Sweep, folder, options):
+def _refuse_names_of_others(variant: Variant, sweep: Sweep, folder: Path, file: Path) -> None:
+    """Refuses jobs that would share a folder with other jobs of another configuration's file.
+
+    Raises:
+        UserError: names the two, and what they differ in.
+    """
+    ours = {job.folder: job for job in sweep.jobs}
     results = results_folder(folder, sweep.scheduler)
-    message = {"variant": dataclasses.asdict(variant), "options": _run_options(folder, options)}
+    for other in (folder / "config.py", *other_configs(folder)):
+        if other == file or not other.is_file():
+            continue
+        try:
+            theirs = expand(variant, load_config(other))
+        except UserError:
+            continue  # it cannot be run as it is, and so has no folders
+        if results_folder(folder, theirs.scheduler) != results:
+            continue
+        for job in theirs.jobs:
+            if job.folder in ours and job.settings != ours[job.folder].settings:
+                raise UserError(
+                    f"{other.name} has another job of the name {job.folder} than {file.name}: they "
+                    f"differ in {', '.join(_differences(job, ours[job.folder]))}. Sweep one of "
+                    "these keys, or give one file another result_root_folder."
+                )
+
+
+def _differences(job: Job, other: Job) -> list[str]:
     return [
-        Task(job, RunFolder(results / job.folder, sweep.scheduler.log_file), message)
+        field
+        for field, value in vars(job.settings).items()
+        if value != getattr(other.settings, field)
+    ]
+
+
+def _tasks(
+    variant: Variant, sweep: Sweep, folder: Path, options: flags.FlagValues, search: list[str]
+) -> list[Task]:
+    results = results_folder(folder, sweep.scheduler)
+    message = {"search": search, "options": _run_options(folder, options)}
+    log_file = sweep.scheduler.log_file
+    return [
+        Task(job, RunFolder(results / job.folder, log_file, defaults=variant.choices), message)
         for job in sweep.jobs
     ]
 
 
-def _run_as_one_of_several_hosts(variant, sweep, tasks, folder, options):
+def _run_as_one_of_several_hosts(
+    sweep: Sweep, tasks: list[Task], folder: Path, options: flags.FlagValues
+) -> int:
     if sweep.scheduler.force_rerun or options.cluster:
         raise UserError(
             "force_rerun and --cluster are not for several hosts (TF_CONFIG): move the results "
@@ -175,16 +245,15 @@ def _run_as_one_of_several_hosts(variant, sweep, tasks, folder, options):
     slot = open_slots(sweep.scheduler.slots[:1], os.environ)[0]
     # What TensorFlow sees of the machine, and says of it, is settled when it is imported.
     os.environ["CUDA_VISIBLE_DEVICES"] = slot.visible
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from common.sweeps import hosts  # noqa: PLC0415
     from common.sweeps.worker import open_options  # noqa: PLC0415
 
     log_path = folder / sweep.scheduler.scheduler_log_file_path
     run_options = open_options(tasks[0].message["options"])
-    return hosts.run_all(variant, tasks, slot, log_path, run_options, retries=options.retries)
+    return hosts.run_all(tasks, slot, log_path, run_options, retries=options.retries)
 
 
-def _list_jobs(sweep, tasks):
+def _list_jobs(sweep: Sweep, tasks: list[Task]) -> int:
     done = sum(task.folder.state == "done" for task in tasks)
     counts = f"{sweep.count} jobs, {len(sweep.jobs)} distinct, {done} done"
     with to_reader(sys.stdout):
@@ -192,7 +261,7 @@ def _list_jobs(sweep, tasks):
     return EXIT_OK
 
 
-def _run_options(folder, options):
+def _run_options(folder: Path, options: flags.FlagValues) -> dict[str, Any]:
     """What `RunOptions` is made of, JSON-able; paths are absolute, as a cluster's hosts need."""
     return {
         "data_dir": _absolute(options.data_dir or folder / "data"),
@@ -206,5 +275,5 @@ def _run_options(folder, options):
     }
 
 
-def _absolute(path):
-    return path and str(Path(path).expanduser().resolve())
+def _absolute(path: str | Path | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().resolve())

@@ -1,9 +1,13 @@
 """`--demo`: the variant on the digits that scikit-learn ships, in minutes and without download."""
 
 import csv
+from typing import Any
 
 from common.configuration.settings import keys_of
+from common.networks import NETWORKS
+from common.networks.normalization import method_name
 from common.results.times import training_seconds
+from common.variant import Variant
 
 _GLOBAL = {
     "batch_size": 64,
@@ -37,24 +41,9 @@ _SWEPT = {
     "mg": 4,
     "num_gpus": 1,
 }
-# A ResNet's iteration takes several times a CNN's.
-_CHANGES = {
-    "cnn": {},
-    "resnet": {
-        "mg": 1,
-        "width": 8,
-        "iteration": 400,
-        "metric_freq": 200,
-        "save_checkpoint_freq": 200,
-        "g_beta1": 0.0,
-        "d_beta1": 0.0,
-        "g_beta2": 0.9,
-        "d_beta2": 0.9,
-    },
-}
 
 
-def configuration(variant, config):
+def configuration(variant: Variant, config: dict[str, Any]) -> dict[str, Any]:
     """A configuration like `config.py`'s that trains SN and BSSN (with gammas: SN and BSN).
 
     Args:
@@ -62,10 +51,10 @@ def configuration(variant, config):
         config: the variant's own configuration, whose `scheduler_config` is kept.
     """
     keys = keys_of(variant)
-    changes = _CHANGES[variant.network]
+    changes = NETWORKS[variant.choices["network"]].demo
     swept = {key: changes.get(key, value) for key, value in _SWEPT.items()}
     common = {key: [value] for key, value in swept.items() if key in keys}
-    if "scale" in keys:
+    if variant.choices["gamma"] == "none":
         methods = [{"sn_mode": ["SN"], "scale": [1.0]}, {"sn_mode": ["BSN"], "scale": [1.2]}]
     else:
         methods = [{"sn_mode": ["SN"]}, {"sn_mode": ["BSN"]}]
@@ -87,12 +76,6 @@ def print_table(jobs, folders):
     print("\nIS and FID are of a small classifier of digits: compare them with each other only.")
     for job, folder in zip(jobs, folders, strict=True):
         print(f"{method_name(job.settings)} samples: {folder.samples}")
-
-
-def method_name(settings):
-    """The paper's name of the normalisation: SN, SSN, BSN or BSSN."""
-    scaled = settings.scale not in (None, 1.0)
-    return {"SN": ("SN", "SSN"), "BSN": ("BSN", "BSSN")}[settings.sn_mode][scaled]
 
 
 def _read_rows(path):

@@ -4,11 +4,12 @@ Nothing here has hidden state, so a run can be resumed exactly and any iteration
 """
 
 import hashlib
+from typing import Any
 
 import tensorflow as tf
 
 
-def derive_seed(*path):
+def derive_seed(*path: Any) -> int:
     """A 64-bit seed for one purpose.
 
     Args:
@@ -21,7 +22,7 @@ def derive_seed(*path):
     return int.from_bytes(digest[:8], "little")
 
 
-def initializer_seed(root_seed, name):
+def initializer_seed(root_seed: Any, name: str) -> int:
     """A seed for the initial value of the layer `name`: an integer in `[0, 2**31)`."""
     return derive_seed(root_seed, "initial values", name) >> 33
 
@@ -37,26 +38,40 @@ class RandomStream:
         purpose: string; streams of different purposes are independent.
     """
 
-    def __init__(self, root_seed, purpose):
+    def __init__(self, root_seed: Any, purpose: str) -> None:
         seed = derive_seed(root_seed, purpose)
         self._seed = (seed & 0x7FFFFFFF, seed >> 33)
 
-    def _at(self, counters):
+    def _at(self, counters: tuple[Any, ...]) -> tf.Tensor:
         seed = tf.constant(self._seed, tf.int64)
         for counter in counters:
             seed = tf.random.experimental.stateless_fold_in(seed, counter, alg="philox")
         return seed
 
-    def normal(self, shape, *counters, dtype=tf.float32):
+    def normal(self, shape: Any, *counters: Any, dtype: Any = tf.float32) -> tf.Tensor:
         """Standard-normal values of `shape`, drawn in float32 whatever the dtype returned."""
         return tf.cast(tf.random.stateless_normal(shape, self._at(counters), alg="philox"), dtype)
 
-    def uniform(self, shape, *counters, dtype=tf.float32):
+    def uniform(self, shape: Any, *counters: Any, dtype: Any = tf.float32) -> tf.Tensor:
         """Uniform values in [0, 1) of `shape`, drawn in float32 whatever the dtype returned."""
         return tf.cast(tf.random.stateless_uniform(shape, self._at(counters), alg="philox"), dtype)
 
-    def integers(self, shape, bound, *counters):
+    def integers(self, shape: Any, bound: int, *counters: Any) -> tf.Tensor:
         """Independent integers in `[0, bound)`, int64 of `shape`: a draw with replacement."""
         return tf.random.stateless_uniform(
             shape, self._at(counters), minval=0, maxval=bound, dtype=tf.int64, alg="philox"
         )
+
+    def permuted(self, places: tf.Tensor, total: int, *counters: Any) -> tf.Tensor:
+        """What stands at some places of a random permutation of `[0, total)`.
+
+        Args:
+            places: int64 `[n]`, each in `[0, total)`.
+            total: length of the permutation, at least 1.
+            *counters: which permutation.
+
+        Returns:
+            int64 `[n]`; all places together give each integer once.
+        """
+        last = tf.constant(total - 1, tf.int64)
+        return tf.random.experimental.index_shuffle(places, self._at(counters), last)

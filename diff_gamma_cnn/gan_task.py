@@ -2,4 +2,4 @@
 
 from common.variant import Variant
 
-VARIANT = Variant(name="diff_gamma_cnn", network="cnn", loss="wgan_gp", gamma="per_layer")
+VARIANT = Variant("diff_gamma_cnn", network="cnn", loss="wgan_gp", gamma="per_layer")

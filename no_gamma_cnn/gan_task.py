@@ -2,4 +2,4 @@
 
 from common.variant import Variant
 
-VARIANT = Variant(name="no_gamma_cnn", network="cnn", loss="hinge")
+VARIANT = Variant("no_gamma_cnn", network="cnn", loss="hinge", gamma="none")

@@ -3,9 +3,12 @@
 from common.variant import Variant
 
 VARIANT = Variant(
-    name="no_gamma_resnet",
+    "no_gamma_resnet",
     network="resnet",
     loss="hinge",
+    gamma="none",
+    dataset="imagenet",
+    mg=4,
     redraw_latents=True,
     batch_norm_in_d_steps=False,
     summary_after_update=True,

@@ -2,4 +2,4 @@
 
 from common.variant import Variant
 
-VARIANT = Variant(name="same_gamma_cnn", network="cnn", loss="wgan_gp", gamma="shared")
+VARIANT = Variant("same_gamma_cnn", network="cnn", loss="wgan_gp", gamma="shared")

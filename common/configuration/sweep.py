@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.configuration.settings import (
-    FIELDS,
     Settings,
-    keys_of,
     make_settings,
     parse_text,
     parse_value,
@@ -98,9 +96,9 @@ def expand(variant, config, overrides=(), only=()):
         UserError: unknown keys, wrong values, or two different jobs that would share a folder.
     """
     sections = _sections(config)
-    scheduler_values, job_values = _parse_overrides(variant, overrides)
+    scheduler_values, job_values = _parse_overrides(overrides)
     scheduler = _scheduler_config({**sections["scheduler_config"], **scheduler_values})
-    conditions = _parse_conditions(variant, only)
+    conditions = _parse_conditions(only)
     swept = _combinations(sections["test_config"], job_values)
     if not swept:
         raise UserError("config.py: there is no job, as every block of test_config has a [] in it.")
@@ -251,7 +249,7 @@ def _split(text, option):
     return name, value
 
 
-def _parse_overrides(variant, overrides):
+def _parse_overrides(overrides):
     kinds = {field.name: field.type for field in dataclasses.fields(SchedulerConfig)}
     scheduler, job = {}, {}
     for text in overrides:
@@ -262,23 +260,17 @@ def _parse_overrides(variant, overrides):
                 groups = [entry.split("+") for entry in scheduler[name]]
                 scheduler[name] = [g if len(g) > 1 else g[0] for g in groups]
         else:
-            job[name] = _parse_for(variant, name, value)
+            job[name] = parse_value(name, value)
     return scheduler, job
 
 
-def _parse_conditions(variant, only):
+def _parse_conditions(only):
     """`{key: [values]}`: a key that is named several times may have any of the values."""
     conditions = {}
     for text in only:
         name, value = _split(text, "only")
-        conditions.setdefault(name, []).append(_parse_for(variant, name, value))
+        conditions.setdefault(name, []).append(parse_value(name, value))
     return conditions
-
-
-def _parse_for(variant, name, value):
-    if name in FIELDS and name not in keys_of(variant):
-        raise UserError(f"{variant.name} has no key {name!r}: it belongs to other variants.")
-    return parse_value(name, value)
 
 
 def _combinations(blocks, overrides):

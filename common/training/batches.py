@@ -1,19 +1,30 @@
 """The input pipeline: what each step of each iteration is trained on, by counters alone."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
+import numpy as np
 import tensorflow as tf
 
+from common.configuration.settings import Settings
+from common.data import ImageSource
 from common.errors import UserError
+from common.latents import LATENTS
+from common.networks import NETWORKS
 from common.pixels import scale_pixels
 from common.randomness import RandomStream
-from common.training.step import DiscriminatorBatch
+from common.training.step import DiscriminatorBatch, GeneratorBatch
+
+Local = Sequence[int]  # indices of replicas
 
 
 class BatchPipeline:
-    """Real images, latents and the penalty's mixing factors of any step of any iteration.
+    """Real images, latents, labels and the penalty's mixing factors of any step of any iteration.
 
     Each draw is made for the global batch, of which a replica gets its part: the batches do not
-    depend on how many replicas there are.
+    depend on how many replicas there are. Labels of generated images are uniform and independent of
+    the real ones; networks without labels get none.
 
     Args:
         source: the `ImageSource`.
@@ -23,22 +34,35 @@ class BatchPipeline:
     Attributes:
         error: the `UserError` of an image that could not be read, or None. TensorFlow raises one of
             its own errors in its place.
+
+    Raises:
+        UserError: the networks take labels and the images have none.
     """
 
-    def __init__(self, source, settings, root_seed):
+    def __init__(self, source: ImageSource, settings: Settings, root_seed: int) -> None:
         self._source = source
-        self.error = None
-        self._latent_dim = settings.latent_dim
+        self.error: UserError | None = None
         self._n_dis = settings.n_dis
         self.d_batch_size = settings.d_batch_size or settings.batch_size
         self.g_batch_size = settings.g_batch_size or settings.batch_size
         self._dtype = keras.config.floatx()
-        self._indices = RandomStream(root_seed, "real images")
-        self._latents = RandomStream(root_seed, "latents")
+        self._sampling = _SAMPLINGS[settings.sampling](
+            len(source), self.d_batch_size, settings.last_batch == "keep", root_seed
+        )
+        self._latents = _Latents(settings, root_seed, "latents")
+        self._generator_latents = _Latents(settings, root_seed, "latents of generator steps")
         self._mix = RandomStream(root_seed, "mixing factors")
-        self._generator_latents = RandomStream(root_seed, "latents of generator steps")
+        self._flips = RandomStream(root_seed, "flips") if settings.flip else None
+        self._labels: tf.Tensor | None = None
+        self._classes = 0
+        if NETWORKS[settings.network].labelled:
+            self._labels, self._classes = labels_of(source)
+        self._fake_labels = RandomStream(root_seed, "labels")
+        self._generator_labels = RandomStream(root_seed, "labels of generator steps")
 
-    def discriminator_batches(self, first_iteration, replicas=1, local=range(1)):
+    def discriminator_batches(
+        self, first_iteration: int, replicas: int = 1, local: Local = range(1)
+    ) -> tf.data.Dataset:
         """The batches of all discriminator steps from an iteration on, without end.
 
         Args:
@@ -53,24 +77,23 @@ class BatchPipeline:
             first_iteration * self._n_dis,
             local,
             lambda step, replica: self._discriminator_batch(
-                step // self._n_dis,
-                step % self._n_dis,
-                _Part(self.d_batch_size, replicas, replica),
+                step // self._n_dis, step % self._n_dis, replica, replicas
             ),
         )
 
-    def generator_latents(self, first_iteration, replicas=1, local=range(1)):
-        """The latents of generator steps that redraw them, `[n, latent_dim]`; as above."""
-        shape = [self.g_batch_size, self._latent_dim]
+    def generator_batches(
+        self, first_iteration: int, replicas: int = 1, local: Local = range(1)
+    ) -> tf.data.Dataset:
+        """Likewise the `GeneratorBatch`es of generator steps that draw their own."""
         return self._per_replica(
             first_iteration,
             local,
-            lambda iteration, replica: _Part(self.g_batch_size, replicas, replica).of(
-                self._generator_latents.normal(shape, iteration, dtype=self._dtype)
-            ),
+            lambda iteration, replica: self._generator_batch(iteration, replica, replicas),
         )
 
-    def _per_replica(self, first_step, local, make):
+    def _per_replica(
+        self, first_step: int, local: Local, make: Callable[[Any, Any], Any]
+    ) -> tf.data.Dataset:
         replicas = tf.constant(list(local), tf.int64)
         counters = tf.data.Dataset.range(first_step * len(local), tf.int64.max)
         elements = counters.map(
@@ -80,19 +103,43 @@ class BatchPipeline:
         )
         return elements.prefetch(tf.data.AUTOTUNE)
 
-    def _discriminator_batch(self, iteration, step, part):
-        size, dtype = self.d_batch_size, self._dtype
-        indices = self._indices.integers([size], len(self._source), iteration, step)
-        latents = self._latents.normal([size, self._latent_dim], iteration, step, dtype=dtype)
+    def _discriminator_batch(
+        self, iteration: Any, step: Any, replica: Any, replicas: int
+    ) -> DiscriminatorBatch:
+        indices = self._sampling.indices(iteration, step, self._n_dis)
+        size = indices.shape[0] or tf.shape(indices)[0]
+        part = _Part(size, replicas, replica)
+        dtype = self._dtype
         mix = self._mix.uniform([size, 1, 1, 1], iteration, step, dtype=dtype)
-        return DiscriminatorBatch(self._images(part.of(indices)), part.of(latents), part.of(mix))
+        images = self._images(part.of(indices))
+        if self._flips is not None:
+            flips = self._flips.uniform([size], iteration, step) < 0.5
+            images = tf.where(part.of(flips)[:, None, None, None], images[:, :, ::-1], images)
+        labels = fake_labels = None
+        if self._labels is not None:
+            labels = tf.gather(self._labels, part.of(indices))
+            fake_labels = part.of(
+                self._fake_labels.integers([size], self._classes, iteration, step)
+            )
+        latents = part.of(self._latents.draw(size, iteration, step))
+        return DiscriminatorBatch(images, latents, part.of(mix), labels, fake_labels)
 
-    def _images(self, indices):
+    def _generator_batch(self, iteration: Any, replica: Any, replicas: int) -> GeneratorBatch:
+        part = _Part(self.g_batch_size, replicas, replica)
+        labels = None
+        if self._labels is not None:
+            labels = part.of(
+                self._generator_labels.integers([self.g_batch_size], self._classes, iteration)
+            )
+        latents = self._generator_latents.draw(self.g_batch_size, iteration)
+        return GeneratorBatch(part.of(latents), labels)
+
+    def _images(self, indices: tf.Tensor) -> tf.Tensor:
         pixels = tf.numpy_function(self._read, [indices], tf.uint8, stateful=False)
         pixels.set_shape([indices.shape[0], *self._source.image_shape])
         return scale_pixels(pixels, self._dtype)
 
-    def _read(self, indices):
+    def _read(self, indices: np.ndarray) -> np.ndarray:
         try:
             return self._source.read(indices)
         except UserError as error:
@@ -100,14 +147,88 @@ class BatchPipeline:
             raise
 
 
-class _Part:
-    """One replica's part of a global batch of `size`."""
+def labels_of(source: ImageSource) -> tuple[tf.Tensor, int]:
+    """The labels of all images, int64 `[N]` in `[0, classes)`, and the number of classes.
 
-    def __init__(self, size, replicas, replica):
+    Raises:
+        UserError: the data set has none.
+    """
+    if source.labels is None or source.classes is None:
+        raise UserError(
+            f"data set {source.name} has no labels, and the network takes labels: choose a data "
+            "set that has some, or a network without."
+        )
+    return tf.constant(source.labels, tf.int64), source.classes
+
+
+class _Latents:
+    """Latents of one purpose, from the settings' distribution."""
+
+    def __init__(self, settings: Settings, root_seed: int, purpose: str) -> None:
+        self._stream = RandomStream(root_seed, purpose)
+        self._draw = LATENTS[settings.latents].draw
+        self._length = settings.latent_dim
+
+    def draw(self, count: Any, *counters: Any) -> tf.Tensor:
+        """Latents `[count, latent_dim]`, addressed by counters."""
+        dtype = keras.config.floatx()
+        return self._draw(self._stream, [count, self._length], *counters, dtype=dtype)
+
+
+class _WithReplacement:
+    """Real images are drawn independently, as many in every step (FIDELITY section 4)."""
+
+    def __init__(self, total: int, size: int, keeps_last: bool, root_seed: int) -> None:
+        del keeps_last  # there is no last batch
+        self._total = total
+        self._size = size
+        self._stream = RandomStream(root_seed, "real images")
+
+    def indices(self, iteration: Any, step: Any, n_dis: int) -> tf.Tensor:
+        """Indices int64 `[size]` of a step's images."""
+        del n_dis
+        return self._stream.integers([self._size], self._total, iteration, step)
+
+
+class _Shuffled:
+    """Real images in epochs, each a permutation of its own of all images.
+
+    Epochs follow each other without regard to iterations. If the last batch is kept, it is as small
+    as what is left.
+    """
+
+    def __init__(self, total: int, size: int, keeps_last: bool, root_seed: int) -> None:
+        self._total = total
+        self._size = size
+        self._stream = RandomStream(root_seed, "epochs")
+        self._steps = max(-(-total // size) if keeps_last else total // size, 1)
+        self._is_even = not keeps_last or total % size == 0
+
+    def indices(self, iteration: Any, step: Any, n_dis: int) -> tf.Tensor:
+        """Indices int64 `[size]` of a step's images, fewer in an epoch's last batch."""
+        count = iteration * n_dis + step
+        epoch, position = count // self._steps, count % self._steps
+        places = position * self._size + tf.range(self._size, dtype=tf.int64)
+        if not self._is_even:
+            places = places[: self._total - position * self._size]
+        return self._stream.permuted(places, self._total, epoch)
+
+
+_SAMPLINGS: dict[str, Callable[..., _WithReplacement | _Shuffled]] = {
+    "with_replacement": _WithReplacement,
+    "shuffled": _Shuffled,
+}
+
+
+class _Part:
+    """One replica's part of a global batch of `size`, a number or a scalar tensor."""
+
+    def __init__(self, size: Any, replicas: int, replica: Any) -> None:
         self._length = size // replicas
         self._start = tf.cast(replica, tf.int32) * self._length
 
-    def of(self, batch):
+    def of(self, batch: tf.Tensor) -> tf.Tensor:
         part = batch[self._start : self._start + self._length]
-        part.set_shape([self._length, *batch.shape[1:]])
+        length = self._length if isinstance(self._length, int) else None
+        part.set_shape([length, *batch.shape[1:]])
         return part

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -12,12 +14,12 @@ from common.errors import UserError
 _LOG = logging.getLogger(__name__)
 
 
-def is_one_of_several_workers():
+def is_one_of_several_workers() -> bool:
     """Whether `TF_CONFIG` in the environment says that several hosts train together."""
     return "TF_CONFIG" in os.environ
 
 
-def is_chief():
+def is_chief() -> bool:
     """Whether this process is the one that writes results: the only one, or the first worker."""
     if not is_one_of_several_workers():
         return True
@@ -26,7 +28,7 @@ def is_chief():
     return task == (first, 0)
 
 
-def _read_tf_config():
+def _read_tf_config() -> tuple[dict[str, list[str]], tuple[str, int]]:
     """`(cluster, (task type, task index))` of `TF_CONFIG`.
 
     Raises:
@@ -52,7 +54,7 @@ def _read_tf_config():
     return cluster, task
 
 
-def open_strategy(count):
+def open_strategy(count: int) -> tf.distribute.Strategy:
     """A strategy over `count` devices of this machine, or of every host that `TF_CONFIG` names.
 
     Without GPUs the devices are CPU ones: logical devices, so that training on several can be
@@ -88,28 +90,31 @@ def open_strategy(count):
     return tf.distribute.MirroredStrategy([f"GPU:{index}" for index in range(count)])
 
 
-def on_all_replicas(strategy, function):
+def on_all_replicas(
+    strategy: tf.distribute.Strategy, function: Callable[..., Any]
+) -> Callable[..., Any]:
     """`function` of a batch, of which each replica of this host computes its part.
 
     Args:
         strategy: the strategy whose replicas share the work.
-        function: takes a tensor `[n, ...]` and returns tensors `[n, ...]`, row by row.
+        function: takes tensors `[n, ...]` and returns tensors `[n, ...]`, row by row.
 
     Returns:
-        A function of the same argument and results.
+        A function of the same arguments and results.
     """
     replicas = strategy.num_replicas_in_sync
     if replicas == 1 or is_one_of_several_workers():
         return function
 
-    def part_of(batch):
+    def part_of(*batch: tf.Tensor) -> Any:
         index = tf.distribute.get_replica_context().replica_id_in_sync_group
-        count = tf.shape(batch)[0]
-        return function(batch[count * index // replicas : count * (index + 1) // replicas])
+        count = tf.shape(batch[0])[0]
+        start, stop = count * index // replicas, count * (index + 1) // replicas
+        return function(*(tensor[start:stop] for tensor in batch))
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def whole(batch):
-        parts = strategy.run(part_of, (batch,))
+    def whole(*batch: tf.Tensor) -> Any:
+        parts = strategy.run(part_of, batch)
         return tf.nest.map_structure(
             lambda part: tf.concat(strategy.experimental_local_results(part), 0), parts
         )
@@ -117,7 +122,7 @@ def on_all_replicas(strategy, function):
     return whole
 
 
-def _open_multi_worker_strategy(count, gpus):
+def _open_multi_worker_strategy(count: int, gpus: list[Any]) -> tf.distribute.Strategy:
     _read_tf_config()
     if gpus and len(gpus) != count:
         raise UserError(f"the configuration's `gpu` names {count} devices and there are {gpus}.")
@@ -126,7 +131,7 @@ def _open_multi_worker_strategy(count, gpus):
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def _logical_cpus(count):
+def _logical_cpus(count: int) -> list[str]:
     cpu = tf.config.list_physical_devices("CPU")[0]
     configured = tf.config.get_logical_device_configuration(cpu) or []
     if len(configured) < count:

@@ -7,19 +7,18 @@ sum of squares is not finite from a norm of 1.8e19 on.
 """
 
 import math
+from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 
-_PREFIX = "diagnosis"
+Diagnosis = dict[str, float]
 
 
-def is_diagnosis(tag):
-    """Whether a tag is of this module, rather than of what is logged."""
-    return tag.startswith(f"{_PREFIX}/")
-
-
-def sums_of_squares(kind, network, model, tensors):
-    """`{tag: scalar}`, one for each layer that has trainable variables, in the model's order.
+def sums_of_squares(
+    kind: str, network: str, model: keras.Model, tensors: Sequence[tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """`{name: scalar}`, one for each layer that has trainable variables, in the model's order.
 
     Args:
         kind: "weights", "updated weights" or "gradients".
@@ -32,26 +31,26 @@ def sums_of_squares(kind, network, model, tensors):
         for variable, tensor in zip(model.trainable_variables, tensors, strict=True)
     }
     return {
-        f"{_PREFIX}/{kind}/{network}/{layer.name}": 2
+        f"{kind}/{network}/{layer.name}": 2
         * tf.reduce_sum(tf.stack([halves[variable.path] for variable in layer.trainable_variables]))
         for layer in model.layers
         if layer.trainable_variables
     }
 
 
-def spectral_norms(sigmas):
-    """`{tag: scalar}`, one for each normalised layer.
+def spectral_norms(sigmas: dict[str, list[tf.Tensor]]) -> dict[str, tf.Tensor]:
+    """`{name: scalar}`, one for each normalised layer.
 
     Args:
         sigmas: `{layer's name: what its sigmas() returns}`, the normaliser first.
     """
     return {
-        f"{_PREFIX}/spectral norm/discriminator/{name}": normalizer
+        f"spectral norm/discriminator/{name}": normalizer
         for name, (normalizer, *_) in sigmas.items()
     }
 
 
-def where_it_began(steps):
+def where_it_began(steps: Sequence[Diagnosis]) -> str | None:
     """Names the place of an iteration where values ceased to be finite.
 
     Weights and spectral norms that are not finite (or norms of 0, by which weights are divided)
@@ -60,7 +59,7 @@ def where_it_began(steps):
     pass or the loss. The gradient penalty's gradients go both ways: there it is a guess.
 
     Args:
-        steps: for each discriminator step `{tag: float}` of this module's functions; with the last
+        steps: for each discriminator step `{name: float}` of this module's functions; with the last
             one's, those of the generator, whose weights were the same in all.
 
     Returns:
@@ -80,9 +79,9 @@ def where_it_began(steps):
     return next(filter(None, (_trouble(*group) for group in groups)), None)
 
 
-def _trouble(values, kind, network):
-    prefix = f"{_PREFIX}/{kind}/{network}/"
-    layers = [tag.removeprefix(prefix) for tag in values if tag.startswith(prefix)]
+def _trouble(values: Diagnosis, kind: str, network: str) -> str | None:
+    prefix = f"{kind}/{network}/"
+    layers = [name.removeprefix(prefix) for name in values if name.startswith(prefix)]
     bad = [
         layer
         for layer in layers
@@ -98,7 +97,7 @@ def _trouble(values, kind, network):
     return f"the gradients of {network} {bad[-1]}"
 
 
-def first_few(names, count=4):
+def first_few(names: Sequence[str], count: int = 4) -> str:
     """The first names of a list, and how many more there are."""
     rest = len(names) - count
     return (", ".join(names[:count]) or "none") + (f" and {rest} more" if rest > 0 else "")

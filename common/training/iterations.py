@@ -1,14 +1,20 @@
 """Whole iterations as one compiled function: several per call, nothing copied in between."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from common import graph_optimizers
-from common.training.divergence import is_diagnosis
+from common.keras_private import is_multi_worker
+from common.training.batches import BatchPipeline
 from common.training.errors import WorkerLostError
+from common.training.plain_step import PlainStep
+from common.training.step import StepResult
+
+Returned = TypeVar("Returned")
 
 
 class Row(NamedTuple):
@@ -16,12 +22,12 @@ class Row(NamedTuple):
 
     Attributes:
         scalars: `{tag: float}`, what is logged.
-        diagnosis: for each discriminator step, `{tag: float}` of `common.training.divergence`; with
-            the last one's, the generator's.
+        diagnosis: for each discriminator step, `{name: float}` of `common.training.divergence`;
+            with the last one's, the generator's.
     """
 
-    scalars: dict
-    diagnosis: list
+    scalars: dict[str, float]
+    diagnosis: list[dict[str, float]]
 
 
 class CompiledIterations:
@@ -29,52 +35,40 @@ class CompiledIterations:
 
     Args:
         strategy: a `tf.distribute.Strategy`, under whose scope the step's models were built.
-        step: the `TrainingStep`.
+        step: the `PlainStep` or `FusedStep`.
         pipeline: the `BatchPipeline`.
-        n_dis: discriminator steps per iteration.
         first_iteration: id of the first iteration to run; the others follow in order.
-        summary_freq: iterations between those whose summaries are wanted: where summaries take a
-            pass of their own, the others go without it.
-        jit_compile: whether XLA compiles the steps; for a strategy of one device.
     """
 
     def __init__(
         self,
-        strategy,
-        step,
-        pipeline,
-        n_dis,
-        first_iteration,
-        *,
-        summary_freq=1,
-        jit_compile=False,
-    ):
+        strategy: tf.distribute.Strategy,
+        step: PlainStep,
+        pipeline: BatchPipeline,
+        first_iteration: int,
+    ) -> None:
         self._strategy = strategy
         self._step = step
+        self._settings = step.settings
         self._pipeline = pipeline
-        self._n_dis = n_dis
         self._next = first_iteration
-        self._summary_freq = summary_freq
-        self._jit_compile = jit_compile
         self._batches = self._iterator(pipeline.discriminator_batches, first_iteration)
-        self._latents = None
-        if step.variant.redraw_latents:
-            self._latents = self._iterator(pipeline.generator_latents, first_iteration)
-        self._tags, self._earlier_tags = (), ()
-        self._is_multi_worker = strategy.extended._in_multi_worker_mode()
+        self._generator_batches = None
+        if step.settings.redraw_latents:
+            self._generator_batches = self._iterator(pipeline.generator_batches, first_iteration)
+        self._is_multi_worker = is_multi_worker(strategy)
         graph_optimizers.restrain()
-        self._compiled = tf.function(
-            self._run,
-            input_signature=[
-                tf.TensorSpec((), tf.int64, "first"),
-                tf.TensorSpec((), tf.int32, "count"),
-            ],
-        )
+        # Each has a signature, by which it is traced once, and its outputs' structure is known.
+        self._earlier_step = tf.function(self._discriminator_step, [], autograph=False)
+        due = tf.TensorSpec((), tf.bool, "summaries_due")
+        self._last_steps = tf.function(self._logged_steps, [due], autograph=False)
+        counts = [tf.TensorSpec((), tf.int64, "first"), tf.TensorSpec((), tf.int32, "count")]
+        self._compiled = tf.function(self._run, counts)
 
-    def _iterator(self, make_dataset, first_iteration):
+    def _iterator(self, make_dataset: Callable[..., tf.data.Dataset], first_iteration: int) -> Any:
         replicas = self._strategy.num_replicas_in_sync
 
-        def dataset(context):
+        def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
             local = replicas // context.num_input_pipelines
             first = context.input_pipeline_id * local
             return make_dataset(first_iteration, replicas, range(first, first + local))
@@ -82,21 +76,21 @@ class CompiledIterations:
         return iter(self._strategy.distribute_datasets_from_function(dataset))
 
     @property
-    def common_limit(self):
+    def common_limit(self) -> int | None:
         """The most iterations per call that all workers agree on: they cannot each choose."""
         return 1 if self._is_multi_worker else None
 
-    def any_worker(self, flag):
+    def any_worker(self, flag: bool) -> bool:
         """Whether `flag` holds on any of the workers; each must ask after the same iteration."""
         if not self._is_multi_worker:
             return flag
         return self._with_all_workers(lambda: bool(self._any(tf.constant(float(flag)))))
 
-    def _any(self, flag):
+    def _any(self, flag: tf.Tensor) -> tf.Tensor:
         votes = self._strategy.run(lambda: flag)
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None) > 0
 
-    def _with_all_workers(self, call):
+    def _with_all_workers(self, call: Callable[[], Returned]) -> Returned:
         """What `call()` returns, bad images and lost workers being told from other errors."""
         try:
             return call()
@@ -110,7 +104,7 @@ class CompiledIterations:
                 f"training goes on from the last checkpoint. ({str(error).splitlines()[0]})"
             ) from error
 
-    def run(self, count):
+    def run(self, count: int) -> list[Row]:
         """Trains the next `count` iterations.
 
         Returns:
@@ -121,63 +115,68 @@ class CompiledIterations:
             WorkerLostError: of several hosts, another one has gone.
         """
         ids = tf.constant(self._next, tf.int64), tf.constant(count)
-        values = self._with_all_workers(lambda: self._compiled(*ids).numpy())
+        last, earlier = self._with_all_workers(
+            lambda: [values.numpy() for values in self._compiled(*ids)]
+        )
         self._next += count
-        return [self._row(values) for values in values.tolist()]
+        return [self._row(*values) for values in zip(last, earlier, strict=True)]
 
-    def _row(self, values):
-        last = dict(zip(self._tags, values, strict=False))  # the earlier steps' values come after
-        steps = np.reshape(values[len(last) :], (self._n_dis - 1, len(self._earlier_tags)))
-        earlier = [dict(zip(self._earlier_tags, step, strict=True)) for step in steps.tolist()]
-        diagnosis = {tag: last.pop(tag) for tag in self._tags if is_diagnosis(tag)}
-        return Row(last, [*earlier, diagnosis])
+    def _row(self, last: np.ndarray, earlier: np.ndarray) -> Row:
+        result = _unpacked(self._last_steps, last)
+        steps = [_unpacked(self._earlier_step, values).diagnosis for values in earlier]
+        return Row(result.scalars, [*steps, result.diagnosis])
 
-    def _run(self, first, count):
-        rows = tf.TensorArray(keras.config.floatx(), size=count)
+    def _run(self, first: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Packed results `[count, ...]` of the last steps and of the earlier discriminator steps."""
+        dtype = keras.config.floatx()
+        last = tf.TensorArray(dtype, size=count)
+        earlier = tf.TensorArray(dtype, size=count)
         # TensorFlow overlaps a loop's iterations as far as their tensors allow, and lets one read
         # variables that the one before has yet to update.
         for index in tf.range(count):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            earlier = self._earlier_steps() if self._n_dis > 1 else []
-            summaries_due = (first + tf.cast(index, tf.int64) + 1) % self._summary_freq == 0
-            rows = rows.write(index, tf.concat([self._last_steps(summaries_due), *earlier], 0))
-        return rows.stack()
+            earlier = earlier.write(index, self._earlier_steps())
+            done = first + tf.cast(index, tf.int64) + 1
+            last = last.write(index, _packed(self._last_steps(done % self._settings.summary_freq == 0)))
+        return last.stack(), earlier.stack()
 
-    def _earlier_steps(self):
-        """All discriminator steps but the last; their diagnoses, one after another."""
-        diagnoses = tf.TensorArray(keras.config.floatx(), size=self._n_dis - 1)
-        for index in tf.range(self._n_dis - 1):
+    def _earlier_steps(self) -> tf.Tensor:
+        """All discriminator steps but the last, `[n_dis - 1, ...]`."""
+        count = self._settings.n_dis - 1
+        if count == 0:
+            return tf.zeros([0, 0], keras.config.floatx())
+        results = tf.TensorArray(keras.config.floatx(), size=count)
+        for index in tf.range(count):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            values = self._on_replicas(self._discriminator_step, next(self._batches))
-            diagnoses = diagnoses.write(index, self._mean(values))
-        return [tf.reshape(diagnoses.stack(), [(self._n_dis - 1) * len(self._earlier_tags)])]
+            results = results.write(index, _packed(self._earlier_step()))
+        return results.stack()
 
-    def _last_steps(self, summaries_due):
-        latents = None if self._latents is None else next(self._latents)
+    def _discriminator_step(self) -> StepResult:
+        return self._on_replicas(self._step.discriminator_step, next(self._batches))
+
+    def _logged_steps(self, summaries_due: tf.Tensor) -> StepResult:
+        generator_batch = self._generator_batches and next(self._generator_batches)
         batch = next(self._batches)
-        return self._mean(self._on_replicas(self._logged_step, batch, latents, summaries_due))
+        result = self._on_replicas(self._step.last_steps, batch, generator_batch, summaries_due)
+        self._step.update_average()
+        return result
 
-    def _mean(self, values):
-        return self._strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
-
-    def _on_replicas(self, function, *batches):
-        # The steps have no control flow for AutoGraph, which would take seconds to find that out.
-        if self._jit_compile:
+    def _on_replicas(self, function: Callable[..., StepResult], *batches: Any) -> StepResult:
+        """A step's result, the mean over the replicas."""
+        if self._settings.jit_compile:
             function = tf.function(function, jit_compile=True, autograph=False)
-        else:
-            function = tf.autograph.experimental.do_not_convert(function)
-        return self._strategy.run(function, batches)
-
-    def _discriminator_step(self, batch):
-        scalars = self._step.discriminator_step(batch)
-        self._earlier_tags = tuple(filter(is_diagnosis, scalars))
-        return _stack(scalars[tag] for tag in self._earlier_tags)
-
-    def _logged_step(self, *batches):
-        scalars = self._step.last_steps(*batches)
-        self._tags = tuple(scalars)
-        return _stack(scalars.values())
+        results = self._strategy.run(function, batches)
+        packed = self._strategy.run(_packed, (results,))
+        mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, packed, axis=None)
+        return tf.nest.pack_sequence_as(results, tf.unstack(mean))
 
 
-def _stack(scalars):
-    return tf.stack([tf.cast(value, keras.config.floatx()) for value in scalars])
+def _packed(results: StepResult) -> tf.Tensor:
+    """All values of a structure as one vector, in Keras' floatx."""
+    return tf.stack([tf.cast(value, keras.config.floatx()) for value in tf.nest.flatten(results)])
+
+
+def _unpacked(function: tf.types.experimental.PolymorphicFunction, values: np.ndarray) -> StepResult:
+    """The structure that a function of one signature returns, of the values of `_packed`."""
+    structure = function.get_concrete_function().structured_outputs
+    return tf.nest.pack_sequence_as(structure, values.tolist())

@@ -5,7 +5,7 @@ import resource
 import psutil
 
 
-def memory_scalars():
+def memory_scalars() -> dict[str, float]:
     """`{tag: value}`: `memory/peak_rss` in KiB, `memory/rss` and `memory/vms` in bytes."""
     now = psutil.Process().memory_info()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

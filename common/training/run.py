@@ -1,33 +1,46 @@
 """From a job's settings to its training: data, networks, metrics, in that order of checks."""
 
+import dataclasses
+import hashlib
 import logging
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from common.data import open_source
+from common.choices import Choices, own_module
+from common.configuration.settings import FIELDS, Settings
+from common.data import DATASETS, ImageSource, open_source
 from common.errors import UserError
-from common.metrics import Evaluator, open_network
+from common.metrics import Evaluator, FeatureNetwork, open_network
 from common.metrics.evaluation import IMAGES_PER_DEVICE
-from common.networks import NETWORKS, Normalization
+from common.networks import NETWORKS, ImageShape
+from common.networks.build import Networks, build_networks
 from common.randomness import derive_seed
-from common.training.batches import BatchPipeline
+from common.results.run_folder import RunFolder
+from common.training.batches import BatchPipeline, labels_of
 from common.training.devices import (
     is_chief,
     is_one_of_several_workers,
     on_all_replicas,
     open_strategy,
 )
+from common.training.sampling import Sampler
 from common.training.start_up import StartUp
-from common.training.step import Optimizers, TrainingStep
+from common.training.steps import choose_step
 from common.training.trainer import Trainer
 
 _LOG = logging.getLogger(__name__)
+
+
+# Keys that networks and steps are not built from.
+_NOT_OF_NETWORKS = ("run", "seed", "iteration", "g_lr", "d_lr", "is_samples", "fid_samples")
 
 
 @dataclass(frozen=True)
@@ -67,13 +80,14 @@ class Resources:
         UserError: there are not as many devices.
     """
 
-    def __init__(self, options, devices=1):
+    def __init__(self, options: RunOptions, devices: int = 1) -> None:
         self.options = options
         self.strategy = open_strategy(devices)
-        self._sources = {}
-        self._networks = {}
+        self._sources: dict[tuple[Any, ...], ImageSource] = {}
+        self._checked: set[Settings] = set()
+        self._networks: dict[str, FeatureNetwork] = {}
 
-    def source(self, settings):
+    def source(self, settings: Settings) -> ImageSource:
         """The images that a job trains on, an `ImageSource`.
 
         Raises:
@@ -90,7 +104,7 @@ class Resources:
             )
         return self._sources[key]
 
-    def feature_network(self, settings):
+    def feature_network(self, settings: Settings) -> FeatureNetwork | None:
         """The network behind a job's metrics, or None for a job without.
 
         Raises:
@@ -109,7 +123,7 @@ class Resources:
             )
         return self._networks[name]
 
-    def evaluator(self, settings, root_seed):
+    def evaluator(self, settings: Settings, root_seed: int) -> Evaluator | None:
         """The `Evaluator` of a job, the real images' statistics being ready, or None."""
         network = self.feature_network(settings)
         if network is None or not is_chief():
@@ -130,11 +144,42 @@ class Resources:
         evaluator.prepare()
         return evaluator
 
-    def _devices_at_hand(self):
+    def _devices_at_hand(self) -> int:
         return 1 if is_one_of_several_workers() else self.strategy.num_replicas_in_sync
 
+    def check_networks(self, settings: Settings) -> None:
+        """Builds a job's networks, once for all jobs that have the same, and chooses its step.
 
-def check_devices(count):
+        Raises:
+            UserError: they cannot be built, do not make images and scores of the right shapes, or
+                cannot be trained by the step that the configuration asks for.
+        """
+        changes_nothing = dict.fromkeys(_NOT_OF_NETWORKS)
+        key = dataclasses.replace(settings, **changes_nothing)
+        if key in self._checked:
+            return
+        keras.backend.clear_session()
+        set_precision(settings.precision)
+        source = self.source(settings)
+        try:
+            networks = networks_for(settings, source, root_seed=0)
+        except Exception as error:  # whatever a user's own function raises
+            raise UserError(
+                f"the networks of network={settings.network}, sn_mode={settings.sn_mode} cannot be "
+                f"built: {type(error).__name__}: {error}"
+            ) from error
+        shapes = [networks.generator.output_shape, networks.discriminator.output_shape]
+        wanted = [(None, *source.image_shape), (None, 1)]
+        if shapes != wanted:
+            raise UserError(
+                f"network={settings.network} makes images of shape {shapes[0]} and scores of shape "
+                f"{shapes[1]}; {settings.dataset} needs {wanted[0]} and {wanted[1]}."
+            )
+        choose_step(settings, networks)
+        self._checked.add(key)
+
+
+def check_devices(count: int) -> None:
     """Finds that there are fewer GPUs than the configuration names, but some.
 
     Raises:
@@ -148,11 +193,10 @@ def check_devices(count):
         )
 
 
-def check_job(variant, settings, resources, replicas):
+def check_job(settings: Settings, resources: Resources, replicas: int) -> None:
     """Finds what would keep a job from starting, before any job is trained.
 
     Args:
-        variant: the `Variant`.
         settings: the job's `Settings`.
         resources: the `Resources`.
         replicas: how many devices it is to be trained on.
@@ -161,18 +205,10 @@ def check_job(variant, settings, resources, replicas):
         UserError: data or network are missing, or the configuration does not fit them.
     """
     source = resources.source(settings)
-    unit = NETWORKS[variant.network].IMAGE_SIZE_PER_MG
-    size = unit * settings.mg
-    if tuple(source.image_shape) != (size, size, 3):
-        fitting = source.image_shape[0] // unit
-        raise UserError(
-            f"mg={settings.mg} gives images of {size}x{size}, and {settings.dataset} has images of "
-            f"shape {tuple(source.image_shape)}: say --set mg={fitting} or --only mg={fitting}."
-        )
-    for name in ("batch_size", "d_batch_size", "g_batch_size"):
-        batch = getattr(settings, name)
-        if batch is not None and batch % replicas:
-            raise UserError(f"{name}={batch} cannot be split equally among {replicas} devices.")
+    _check_shape(settings, source)
+    _check_batches(settings, len(source), replicas)
+    if NETWORKS[settings.network].labelled:
+        labels_of(source)
     if settings.jit_compile and replicas > 1:
         raise UserError(f"jit_compile=True is for one device, and the job has {replicas}.")
     if settings.num_gpus not in (None, replicas):
@@ -180,14 +216,55 @@ def check_job(variant, settings, resources, replicas):
             f"num_gpus={settings.num_gpus}, and the job's entry of `gpu` in config.py names "
             f"{replicas} device(s): make them agree."
         )
+    if settings.step == "fused" or own_rows(settings):
+        resources.check_networks(settings)
     resources.feature_network(settings)
 
 
-def train_job(variant, settings, folder, resources, stop_requested=lambda: False):
+def _check_shape(settings: Settings, source: ImageSource) -> None:
+    row = NETWORKS[settings.network]
+    shape = tuple(source.image_shape)
+    wanted = row.image_shape(settings.mg)
+    if wanted not in (None, shape):
+        fitting = shape[0] // row.pixels_per_mg
+        raise UserError(
+            f"mg={settings.mg} gives images of {wanted[0]}x{wanted[1]}, and {settings.dataset} has "
+            f"images of shape {shape}: say --set mg={fitting} or --only mg={fitting}."
+        )
+    if row.image_shapes and shape not in row.image_shapes:
+        raise UserError(
+            f"network={settings.network} is for images of shape "
+            f"{' or '.join(map(str, row.image_shapes))}, and {settings.dataset} has {shape}."
+        )
+
+
+def _check_batches(settings: Settings, images: int, replicas: int) -> None:
+    sizes = {
+        name: getattr(settings, name) for name in ("batch_size", "d_batch_size", "g_batch_size")
+    }
+    drawn = settings.d_batch_size or settings.batch_size
+    if settings.sampling == "shuffled":
+        if settings.last_batch == "drop" and drawn > images:
+            raise UserError(
+                f"a batch of {drawn} images is more than the {images:,} of {settings.dataset}, and "
+                "last_batch=drop leaves none: take smaller batches, or last_batch=keep."
+            )
+        if settings.last_batch == "keep" and images % drawn:
+            sizes["an epoch's last batch"] = images % drawn
+    for name, size in sizes.items():
+        if size is not None and size % replicas:
+            raise UserError(f"{name}={size} cannot be split equally among {replicas} devices.")
+
+
+def train_job(
+    settings: Settings,
+    folder: RunFolder,
+    resources: Resources,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> None:
     """Trains a job to its end, in its folder, going on from its last checkpoint.
 
     Args:
-        variant: the `Variant`.
         settings: the job's `Settings`, checked.
         folder: its `RunFolder`, locked by the caller.
         resources: the `Resources`.
@@ -206,21 +283,27 @@ def train_job(variant, settings, folder, resources, stop_requested=lambda: False
     evaluator = resources.evaluator(settings, root_seed)
     start_up.lap("metrics")
     conditions = {
-        "data": source.record,
+        **_conditions(settings, source),
         "metrics": describe_metrics(evaluator),
         "replicas": resources.strategy.num_replicas_in_sync,
     }
     folder.start(settings, conditions, describe_environment())
     with resources.strategy.scope():
-        step = build_step(variant, settings, root_seed)
+        networks = networks_for(settings, source, root_seed)
+        step, why = choose_step(settings, networks)
+    _LOG.info("the %s step trains: %s", step.name, why)
+    folder.note_step(step.name, why)
     start_up.lap("networks")
+    classes = source.classes if NETWORKS[settings.network].labelled else None
     trainer = Trainer(
         settings,
         folder,
         strategy=resources.strategy,
         step=step,
         pipeline=BatchPipeline(source, settings, root_seed),
-        root_seed=root_seed,
+        sampler=Sampler(
+            resources.strategy, step.sampled_generator, settings, root_seed, classes
+        ),
         evaluator=evaluator,
         strict_metrics=resources.options.strict_metrics,
         start_up=start_up,
@@ -229,28 +312,50 @@ def train_job(variant, settings, folder, resources, stop_requested=lambda: False
     folder.finish()
 
 
-def set_precision(policy):
+def networks_for(settings: Settings, source: ImageSource, root_seed: int) -> Networks:
+    """The networks of a job for a data set, with their initial values."""
+    return build_networks(settings, root_seed, tuple(source.image_shape), source.classes)
+
+
+def _conditions(settings: Settings, source: ImageSource) -> dict[str, Any]:
+    """What a run's training depends on beside its settings, JSON-able.
+
+    Where nothing but the settings and the data's record matters, nothing but that is named: the
+    records of earlier versions stay valid.
+    """
+    row = NETWORKS[settings.network]
+    conditions: dict[str, Any] = {"data": source.record}
+    if row.image_shape(settings.mg) is None:
+        conditions["image_shape"] = list(source.image_shape)
+    if row.labelled:
+        labels, classes = labels_of(source)
+        digest = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
+        conditions["labels"] = {"classes": classes, "sha256": digest}
+    if rows := own_rows(settings):
+        conditions["own"] = {
+            path: hashlib.sha256(own_module(path).read_bytes()).hexdigest() for path in rows
+        }
+    return conditions
+
+
+def own_rows(settings: Settings) -> list[str]:
+    """The import paths among a job's choices: those that are the user's own."""
+    return [
+        getattr(settings, name)
+        for name, field in FIELDS.items()
+        if isinstance(rows := field.metadata["checks"].get("choices"), Choices)
+        and getattr(settings, name) not in rows
+    ]
+
+
+def set_precision(policy: str) -> None:
     """Makes Keras build by a dtype policy: "float32", "float64" or a mixed one."""
     # The default policy, once it was asked for, does not follow floatx.
     keras.config.set_floatx("float64" if policy == "float64" else "float32")
     keras.config.set_dtype_policy(policy)
 
 
-def build_step(variant, settings, root_seed):
-    """Networks, optimisers and losses of a job, with their initial values: a `TrainingStep`."""
-    networks = NETWORKS[variant.network]
-    normalization = Normalization(settings.sn_mode, settings.scale or 1.0, variant.gamma)
-    size = {"mg": settings.mg, "width": settings.width, "seed": root_seed}
-    return TrainingStep(
-        variant,
-        networks.build_generator(latent_dim=settings.latent_dim, **size),
-        networks.build_discriminator(normalization=normalization, **size),
-        Optimizers.adam(settings),
-        settings.d_gp_coe,
-    )
-
-
-def describe_metrics(evaluator):
+def describe_metrics(evaluator: Evaluator | None) -> dict[str, Any] | None:
     """What a run's metrics depend on besides its settings: a JSON-able dictionary, or None."""
     if evaluator is None:
         return None
@@ -260,7 +365,7 @@ def describe_metrics(evaluator):
     return {"network": network, "columns": evaluator.columns}
 
 
-def describe_environment():
+def describe_environment() -> dict[str, Any]:
     """What last digits may depend on beside the conditions: a JSON-able dictionary."""
     packages = ("tensorflow", "keras", "numpy", "scipy")
     return {

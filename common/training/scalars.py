@@ -1,12 +1,13 @@
 """The scalars that a training iteration logs, under the original's tags (specification, 7)."""
 
+import keras
 import tensorflow as tf
 
 from common.layers import Gamma, spectral_layers
 from common.networks.blocks import summary_index
 
 
-def slope_scalars(real, fake):
+def slope_scalars(real: tf.Tensor, fake: tf.Tensor) -> dict[str, tf.Tensor]:
     """`{tag: scalar}` of the discriminator's input slopes `[n]` on real and generated images."""
     statistics = {"mean": tf.reduce_mean, "min": tf.reduce_min, "max": tf.reduce_max}
     return {
@@ -16,7 +17,7 @@ def slope_scalars(real, fake):
     }
 
 
-def sigma_scalars(sigmas):
+def sigma_scalars(sigmas: dict[str, list[tf.Tensor]]) -> dict[str, tf.Tensor]:
     """`{tag: scalar}` of every normalised layer's sigmas.
 
     Args:
@@ -32,7 +33,7 @@ def sigma_scalars(sigmas):
     return scalars
 
 
-def gamma_scalars(discriminator):
+def gamma_scalars(discriminator: keras.Model) -> dict[str, tf.Tensor]:
     """`{tag: scalar}` of the gammas, where there are any."""
     shared = [layer.gamma for layer in discriminator.layers if isinstance(layer, Gamma)]
     scalars = {f"d/scale{index}": gamma for index, gamma in enumerate(shared)}

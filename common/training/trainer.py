@@ -1,30 +1,33 @@
-"""The training loop, and what it leaves behind."""
+"""The training loop."""
 
 import contextlib
 import logging
-import math
-import time
+from collections.abc import Callable
 
-import keras
-import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
+from common.configuration.settings import Settings
 from common.errors import UserError
-from common.metrics import InvalidSamplesError
-from common.randomness import RandomStream
+from common.metrics import Evaluator
 from common.results.events import EventLog
-from common.results.grid import make_grid, save_png
-from common.results.metrics_table import MetricsTable
 from common.results.progress import ProgressFile
-from common.results.times import drop_times_after, is_timed, record_time
+from common.results.run_folder import RunFolder
+from common.training.batches import BatchPipeline
 from common.training.checkpoints import Checkpoints
-from common.training.devices import is_one_of_several_workers
-from common.training.divergence import first_few, where_it_began
-from common.training.errors import DivergedError, InterruptedRunError
+from common.training.errors import InterruptedRunError
 from common.training.iterations import CompiledIterations
-from common.training.memory import memory_scalars
+from common.training.parts import Part
+from common.training.parts.checkpointing import Checkpointing, is_checkpoint_due
+from common.training.parts.divergence import DivergenceWatch
+from common.training.parts.grids import Grids
+from common.training.parts.metrics import Metrics
+from common.training.parts.summaries import Summaries
+from common.training.parts.times import Times
+from common.training.plain_step import PlainStep
 from common.training.sampling import Sampler
-from common.training.schedule import ChunkPlanner, is_due
+from common.training.schedule import ChunkPlanner
+from common.training.start_up import StartUp
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,52 +39,65 @@ class Trainer:
         settings: the job's `Settings`.
         folder: its `RunFolder`, started.
         strategy: the `tf.distribute.Strategy` under whose scope the step's models were built.
-        step: the `TrainingStep`.
+        step: the `PlainStep` or `FusedStep`.
         pipeline: the `BatchPipeline`.
-        root_seed: the run's.
+        sampler: the `Sampler` of the step's generator.
         evaluator: an `Evaluator`, or None to train without metrics.
-        strict_metrics: whether a failure to compute them ends the training; otherwise it is
-            logged and recorded, its row left out, the checkpoint kept, and training goes on.
+        strict_metrics: whether a failure to compute them ends the training, see `Metrics`.
         start_up: a `StartUp`, which the first iteration ends.
     """
 
     def __init__(
         self,
-        settings,
-        folder,
+        settings: Settings,
+        folder: RunFolder,
         *,
-        strategy,
-        step,
-        pipeline,
-        root_seed,
-        evaluator=None,
-        strict_metrics=False,
-        start_up=None,
-    ):
+        strategy: tf.distribute.Strategy,
+        step: PlainStep,
+        pipeline: BatchPipeline,
+        sampler: Sampler,
+        evaluator: Evaluator | None = None,
+        strict_metrics: bool = False,
+        start_up: StartUp | None = None,
+    ) -> None:
         self._settings = settings
         self._folder = folder
         self._strategy = strategy
         self._step = step
         self._pipeline = pipeline
-        self._evaluator = evaluator
-        self._strict_metrics = strict_metrics
         self._start_up = start_up
-        self._grid_latents = RandomStream(root_seed, "latents of sample grids")
-        self._sampler = Sampler(strategy, step.generator, settings, root_seed)
+        self._stop_requested: Callable[[], bool] = lambda: False
         self._events = EventLog(folder.checkpoints)
-        columns = evaluator.columns if evaluator else []
-        self._table = MetricsTable(folder.metrics_path, columns) if evaluator else None
         self._checkpoints = Checkpoints(
             folder.checkpoints,
             folder.restore_from,
-            self._is_checkpoint_due,
-            generator=step.generator,
-            discriminator=step.discriminator,
-            generator_optimizer=step.optimizers.generator,
-            discriminator_optimizer=step.optimizers.discriminator,
+            lambda global_id: is_checkpoint_due(settings, global_id),
+            **_trackables(step),
         )
+        watch = DivergenceWatch(step.discriminator, step.generator, folder, self._checkpoints)
+        self._times = Times(folder.times_path, settings.iteration)
+        self._checkpointing = Checkpointing(settings, self._checkpoints, self._events, watch)
+        self._parts: list[Part] = [
+            Summaries(settings, self._events, watch),
+            self._times,
+            Grids(settings, folder.samples, sampler, pipeline.g_batch_size, watch),
+            self._checkpointing,
+        ]
+        if evaluator is not None:
+            metrics = Metrics(
+                settings,
+                folder,
+                evaluator,
+                sampler,
+                self._events,
+                self._checkpoints,
+                watch,
+                stop_requested=lambda: self._stop_requested(),
+                strict=strict_metrics,
+            )
+            self._parts.append(metrics)
 
-    def train(self, stop_requested=lambda: False):
+    def train(self, stop_requested: Callable[[], bool] = lambda: False) -> None:
         """Trains all iterations that are left.
 
         Args:
@@ -97,59 +113,46 @@ class Trainer:
         self._stop_requested = stop_requested
         try:
             with contextlib.closing(self._events):
-                self._train(self._resume(), stop_requested)
+                self._train(self._resume())
         except OSError as error:
             raise UserError(
                 f"{self._folder.path}: results cannot be written ({error}). What the last "
                 "checkpoint holds is safe: mend the cause, and the same command goes on."
             ) from error
 
-    def _train(self, done, stop_requested):
+    def _train(self, done: int) -> None:
         """Trains all iterations after `done`."""
-        settings = self._settings
-        iterations = CompiledIterations(
-            self._strategy,
-            self._step,
-            self._pipeline,
-            settings.n_dis,
-            done + 1,
-            summary_freq=settings.summary_freq,
-            jit_compile=settings.jit_compile,
-        )
-        progress = ProgressFile(self._folder.progress_path, settings.iteration, done + 1)
+        total = self._settings.iteration
+        iterations = CompiledIterations(self._strategy, self._step, self._pipeline, done + 1)
+        planner = ChunkPlanner(self._chunk_ends_at, iterations.common_limit)
+        progress = ProgressFile(self._folder.progress_path, total, done + 1)
         with self._progress_bar(done) as bar:
-            planner = ChunkPlanner(self._chunk_ends_at, iterations.common_limit)
-            for first, last in planner.chunks(done + 1, settings.iteration):
-                if is_timed(first, settings.iteration):
-                    record_time(self._folder.times_path, first, "starts")
+            for first, last in planner.chunks(done + 1, total):
+                self._times.before(first)
                 rows = iterations.run(last - first + 1)
                 if self._start_up and first == done + 1:
                     self._start_up.finish("first iteration")
-                self._log(first, rows)
-                self._after(last)
-                bar.update(last - first + 1)
+                for part in self._parts:
+                    part.after(first, rows)
+                bar.update(len(rows))
                 progress.update(last + 1)
-                if iterations.any_worker(stop_requested()) and last + 1 < settings.iteration:
+                if iterations.any_worker(self._stop_requested()) and last + 1 < total:
                     self._stop(last)
 
-    def _resume(self):
+    def _resume(self) -> int:
         """Restores the last checkpoint; returns the last iteration it holds, -1 if none."""
         done, written = self._checkpoints.restore()
         self._checkpoints.set_aside_damaged()
-        self._events.rewind(written.get("events", {}))
-        drop_times_after(self._folder.times_path, done)
-        if self._table:
-            self._table.drop_after(done)
         if done >= 0:
             _LOG.info("Loaded from global_id %d", done)
-            self._checkpoint_if_due(done, missing_only=True)
-            self._measure_if_due(done)
-        elif self._settings.initial_metrics:
-            self._sample(-1)
-            self._measure(-1)
+        for part in self._parts:
+            part.resume(done, written)
         return done
 
-    def _progress_bar(self, done):
+    def _chunk_ends_at(self, global_id: int) -> bool:
+        return any(part.is_due(global_id) for part in self._parts)
+
+    def _progress_bar(self, done: int) -> tqdm:
         return tqdm(
             total=self._settings.iteration,
             initial=done + 1,
@@ -159,160 +162,19 @@ class Trainer:
             disable=None,  # where there is no terminal, as in a sweep, progress.json tells
         )
 
-    def _chunk_ends_at(self, global_id):
-        settings = self._settings
-        frequencies = (
-            settings.vis_freq,
-            settings.metric_freq,
-            settings.save_checkpoint_freq,
-            settings.extra_checkpoint_freq,
-        )
-        timed = any(is_timed(i, settings.iteration) for i in (global_id, global_id + 1))
-        return timed or any(is_due(frequency, global_id) for frequency in frequencies)
-
-    def _log(self, first, rows):
-        """Writes the summaries of consecutive iterations, the first being `first`."""
-        now = time.time()
-        for global_id, row in enumerate(rows, start=first):
-            if is_due(self._settings.summary_freq, global_id):
-                self._events.write(global_id, row.scalars, now)
-            if self._step.variant.memory_summaries:
-                self._events.write(global_id, memory_scalars(), now)
-            self._refuse_non_finite(global_id, row)
-        self._events.flush()
-
-    def _refuse_non_finite(self, global_id, row):
-        bad = [tag for tag, value in row.scalars.items() if not math.isfinite(value)]
-        if bad:
-            bad.sort(key=lambda tag: "sigma" not in tag)
-            what = f"iteration {global_id}: not finite: {first_few(bad)}"
-            raise self._divergence(what, where_it_began(row.diagnosis))
-
-    def _divergence(self, what, began=None):
-        if began is None:
-            models = (self._step.discriminator, self._step.generator)  # in the order of the updates
-            layers = [f"{m.name} {first_few(_layers_not_finite(m))}" for m in models]
-            place = f"Layers whose weights are not finite now: {'; '.join(layers)}"
-        else:
-            place = f"It began in {began}"
-        return DivergedError(
-            f"{what}; training has diverged. {place}. What was measured up to then is in "
-            f"{self._folder.path}; the last good checkpoint is "
-            f"{self._checkpoints.latest or 'none'}."
-        )
-
-    def _after(self, global_id):
-        """Does what is due after an iteration.
-
-        A checkpoint precedes the metrics, which may take long: resuming from it measures what is
-        missing, and what it says of the event files is without the metrics.
-        """
-        settings = self._settings
-        if is_timed(global_id, settings.iteration):
-            record_time(self._folder.times_path, global_id, "ends")
-        if is_due(settings.vis_freq, global_id):
-            self._sample(global_id)
-        self._checkpoint_if_due(global_id)
-        self._measure_if_due(global_id)
-
-    def _checkpoint_if_due(self, global_id, *, missing_only=False):
-        is_kept = is_due(self._settings.extra_checkpoint_freq, global_id)
-        for permanent, due in ((False, self._is_checkpoint_due(global_id)), (True, is_kept)):
-            if due and not (missing_only and self._checkpoints.has(global_id, permanent=permanent)):
-                self._checkpoint(global_id, permanent=permanent)
-
-    def _is_checkpoint_due(self, global_id):
-        settings = self._settings
-        return (
-            is_due(settings.save_checkpoint_freq, global_id)
-            or is_due(settings.metric_freq, global_id)
-            or global_id == settings.iteration - 1
-        )
-
-    def _checkpoint(self, global_id, *, permanent=False):
-        if any(map(_layers_not_finite, (self._step.generator, self._step.discriminator))):
-            raise self._divergence(f"iteration {global_id}: weights or averages are not finite")
-        written = {"events": self._events.sizes()}
-        self._checkpoints.save(global_id, written, permanent=permanent)
-
-    def _stop(self, global_id):
-        if not self._is_checkpoint_due(global_id):
-            self._checkpoint(global_id)
+    def _stop(self, global_id: int) -> None:
+        self._checkpointing.stop(global_id)
         raise InterruptedRunError(
             f"stopped after iteration {global_id}, with a checkpoint: the same command goes on."
         )
 
-    def _sample(self, global_id):
-        rows, columns = self._settings.vis_num_h, self._settings.vis_num_w
-        latents = self._grid_latents.normal(
-            [rows * columns, self._settings.latent_dim], dtype=keras.config.floatx()
-        )
-        images = self._generate(latents)
-        if not np.isfinite(images).all():
-            raise self._divergence(f"iteration {global_id}: samples are not finite")
-        path = self._folder.samples / f"global_id-{global_id}.png"
-        save_png(path, make_grid(images, rows, columns))
 
-    def _generate(self, latents):
-        """Images of latents `[n, latent_dim]`, in inference mode: float array `[n, h, w, 3]`."""
-        size = self._pipeline.g_batch_size
-        parts = [latents[i : i + size] for i in range(0, len(latents), size)]
-        return np.concatenate([self._sampler.generate(part).numpy() for part in parts])
-
-    def _measure_if_due(self, global_id):
-        if is_due(self._settings.metric_freq, global_id):
-            self._measure(global_id)
-
-    def _measure(self, global_id):
-        """Adds the metrics of the network as it stands, unless the table has them already."""
-        if self._evaluator is None:
-            return
-        if global_id not in self._table.ids:
-            evaluation = self._evaluate(global_id)
-            if evaluation is None:
-                self._leave_for_later(global_id)
-                return
-            self._table.add(global_id, evaluation.values, evaluation.record)
-            _LOG.info("global_id %d: %s", global_id, evaluation.values)
-        self._folder.note_metrics(made=[global_id])
-        scalars = {f"metric/{name}": value for name, value in self._table.row(global_id).items()}
-        self._events.write(global_id, scalars, time.time())
-
-    def _evaluate(self, global_id):
-        """An `Evaluation`, or None if it failed, which need not cost the training."""
-        samples = self._sampler.metric_samples(global_id)
-
-        def generate(start, count):
-            if self._stop_requested() and not is_one_of_several_workers():
-                raise InterruptedRunError(
-                    f"stopped in the metrics after iteration {global_id}, which the same command "
-                    "makes anew."
-                )
-            return samples(start, count)
-
-        try:
-            return self._evaluator.evaluate(generate)
-        except InterruptedRunError:
-            raise
-        except InvalidSamplesError as error:
-            raise self._divergence(f"iteration {global_id}: {error}") from error
-        except Exception:
-            if self._strict_metrics:
-                raise
-            _LOG.exception("global_id %d: the metrics failed; their row is left out", global_id)
-            return None
-
-    def _leave_for_later(self, global_id):
-        """Keeps what `fill_metrics` needs; before the first iteration, that is the seed."""
-        if global_id >= 0:
-            self._checkpoints.keep(global_id)
-        self._folder.note_metrics(missing=[global_id])
-
-
-def _layers_not_finite(model):
-    """Names of the layers that have weights with NaN or infinity, in the order of the layers."""
-    return [
-        layer.name
-        for layer in model.layers
-        if not all(np.isfinite(weight).all() for weight in layer.get_weights())
-    ]
+def _trackables(step: PlainStep) -> dict[str, object]:
+    """Everything that training changes, by the names that checkpoints have for it."""
+    trackables = {
+        "generator": step.generator,
+        "discriminator": step.discriminator,
+        "generator_optimizer": step.optimizers.generator,
+        "discriminator_optimizer": step.optimizers.discriminator,
+    }
+    return trackables if step.average is None else {**trackables, "average": step.average}

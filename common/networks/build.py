@@ -1,0 +1,54 @@
+"""From a job's settings to its networks, and how they are called."""
+
+from typing import Any, NamedTuple
+
+import keras
+
+from common.configuration.settings import Settings
+from common.networks import NETWORKS, ImageShape, NetworkSpec
+from common.networks.normalization import WeightNormalization
+
+
+class Networks(NamedTuple):
+    """The networks of a job.
+
+    Attributes:
+        generator: a Keras model `[n, latent_dim]` (with labels: `[latents, labels]`) to images.
+        discriminator: a Keras model from images (with labels: `[images, labels]`) to scores.
+        average: a generator that is the first one's moving average, or None without one.
+    """
+
+    generator: keras.Model
+    discriminator: keras.Model
+    average: keras.Model | None
+
+
+def build_networks(
+    settings: Settings, root_seed: int, image_shape: ImageShape, classes: int | None
+) -> Networks:
+    """Builds the networks, with their initial values, under Keras' dtype policy.
+
+    Args:
+        settings: the job's `Settings`.
+        root_seed: the run's; it determines the initial values.
+        image_shape: (height, width, channels) of the images.
+        classes: number of labels, for networks that take them; ignored by others.
+    """
+    row = NETWORKS[settings.network]
+
+    def spec(normalization: WeightNormalization) -> NetworkSpec:
+        labels = classes if row.labelled else None
+        return NetworkSpec(settings, image_shape, normalization, labels, root_seed)
+
+    of_generator = spec(WeightNormalization.of_generator(settings))
+    average = None if settings.ema_decay is None else row.generator(of_generator)
+    return Networks(
+        row.generator(of_generator),
+        row.discriminator(spec(WeightNormalization.of_discriminator(settings))),
+        average,
+    )
+
+
+def call_network(model: keras.Model, inputs: Any, labels: Any, *, training: bool) -> Any:
+    """A network's outputs for inputs `[n, ...]` and labels `[n]`, None for no labels."""
+    return model(inputs if labels is None else [inputs, labels], training=training)

@@ -1,0 +1,155 @@
+"""The plain step's quick form, for networks of which it is known to compute the same.
+
+One pass over real and generated images together gives scores, slopes and the loss's gradients
+(`common.layers.image_weights`); where the generator's step reuses the latents of the discriminator's,
+one pass of the generator serves both.
+"""
+
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+
+from common.configuration.settings import Settings
+from common.layers import (
+    BatchNorm,
+    layer_that_couples_images,
+    moving_average_advances,
+    spectral_layers,
+)
+from common.layers.image_weights import ImageWeights
+from common.losses.penalties import slopes
+from common.networks.build import Networks, call_network
+from common.training.plain_step import Gradients, PlainStep, Scalars
+from common.training.scalars import slope_scalars
+from common.training.step import (
+    DiscriminatorBatch,
+    GeneratorBatch,
+    StepResult,
+)
+
+
+def why_not_fused(settings: Settings, networks: Networks) -> str | None:
+    """Says why the fused step would be wrong for some networks, or None if it is right."""
+    for model in (networks.generator, networks.discriminator):
+        for layer in spectral_layers(model):
+            if layer.advances_in_passes:
+                return f"{model.name} layer {layer.name} advances u in every pass"
+    if reason := layer_that_couples_images(networks.discriminator):
+        return f"discriminator {reason}"
+    if settings.redraw_latents and settings.batch_norm_in_d_steps:
+        return None  # every pass of the generator is one of its own, and counts
+    return _state_that_counts_passes(networks.generator)
+
+
+def _state_that_counts_passes(generator: keras.Model) -> str | None:
+    """Names a layer whose state does not advance as often as `moving_average_advances` says."""
+    for layer in generator.layers:
+        has_state = any(not variable.trainable for variable in layer.variables)
+        if has_state and type(layer) is not BatchNorm and layer not in spectral_layers(generator):
+            return f"generator layer {layer.name} keeps state of its own in every pass"
+    return None
+
+
+class FusedStep(PlainStep):
+    """The updates of one iteration; arguments and attributes as of `PlainStep`."""
+
+    name: ClassVar[str] = "fused"
+
+    def last_steps(
+        self,
+        batch: DiscriminatorBatch,
+        generator_batch: GeneratorBatch | None = None,
+        summaries_due: Any = True,
+    ) -> StepResult:
+        """See `PlainStep.last_steps`."""
+        if generator_batch is not None or self.settings.summary_after_update:
+            return super().last_steps(batch, generator_batch, summaries_due)
+        latents = GeneratorBatch(batch.latents, batch.fake_labels)
+        fake, tape = self._generate(latents, 1 + int(self.settings.batch_norm_in_d_steps))
+        updated = self._update_discriminator(batch, tf.stop_gradient(fake))
+        return updated.joined(self._update_generator_by(fake, tape, batch.fake_labels))
+
+    def _fake(self, batch: DiscriminatorBatch) -> tf.Tensor:
+        with moving_average_advances(int(self.settings.batch_norm_in_d_steps)):
+            return call_network(self.generator, batch.latents, batch.fake_labels, training=True)
+
+    def _generate(
+        self, batch: GeneratorBatch, advances: int = 1
+    ) -> tuple[tf.Tensor, tf.GradientTape]:
+        """A recorded training-mode pass that advances the moving averages `advances` times."""
+        with tf.GradientTape() as tape, moving_average_advances(advances):
+            fake = call_network(self.generator, batch.latents, batch.labels, training=True)
+        return fake, tape
+
+    def _update_generator(self, batch: GeneratorBatch) -> StepResult:
+        return self._update_generator_by(*self._generate(batch), batch.labels)
+
+    def _update_generator_by(
+        self, fake: tf.Tensor, tape: tf.GradientTape, labels: Any
+    ) -> StepResult:
+        with tf.GradientTape() as discriminator_tape:
+            discriminator_tape.watch(fake)
+            loss = self._loss.generator(self._score(fake, labels))
+            scaled_loss = self.optimizers.generator.scale_loss(loss)
+        by_images = discriminator_tape.gradient(scaled_loss, fake)
+        gradients = tape.gradient(fake, self._variables(self.generator), by_images)
+        return self._generator_updated(loss, gradients)
+
+    def _discriminator_gradients(
+        self, batch: DiscriminatorBatch, fake: tf.Tensor
+    ) -> tuple[Scalars, Gradients]:
+        scalars, gradients = self._adversarial_gradients(batch, fake)
+        if self._penalty:
+            penalty, penalty_gradients = self._penalty_gradients(batch, fake)
+            scalars |= self._penalized(scalars, penalty)
+            gradients = [
+                g if p is None else g + self.settings.d_gp_coe * p
+                for g, p in zip(gradients, penalty_gradients, strict=True)
+            ]
+        return scalars, gradients
+
+    def _adversarial_gradients(
+        self, batch: DiscriminatorBatch, fake: tf.Tensor
+    ) -> tuple[Scalars, Gradients]:
+        """One pass over real and generated images together: what it measures, and gradients."""
+        images, labels = _joined(batch, fake)
+        variables = self._variables(self.discriminator)
+        with ImageWeights() as weights, tf.GradientTape() as tape:
+            tape.watch(images)
+            scores = self._score(images, labels)
+            scalars, by_scores = self._loss_by_scores(scores)
+            # Under loss scaling the seeds of the chain stay 1; the sums over images are scaled.
+            weights.set(tf.reshape(self.optimizers.discriminator.scale_loss(by_scores), [-1]))
+            by_images, by_variables = tape.gradient(scores, (images, variables))
+        return scalars | slope_scalars(*tf.split(slopes(by_images), 2)), by_variables
+
+    def _loss_by_scores(self, scores: tf.Tensor) -> tuple[Scalars, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(scores)
+            scalars = self._losses(*tf.split(scores, 2))
+        return scalars, tape.gradient(scalars["loss/d"], scores)
+
+    def _penalty_gradients(
+        self, batch: DiscriminatorBatch, fake: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
+        with tf.GradientTape() as tape:
+            penalty = self._penalty(self._inputs(batch, fake))
+            scaled_penalty = self.optimizers.discriminator.scale_loss(penalty)
+        return penalty, tape.gradient(scaled_penalty, self._variables(self.discriminator))
+
+    def _measure(self, batch: DiscriminatorBatch, fake: tf.Tensor) -> Scalars:
+        images, labels = _joined(batch, fake)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            scores = self._score(images, labels)
+        by_images = tf.split(slopes(tape.gradient(scores, images)), 2)
+        return self._losses(*tf.split(scores, 2)) | slope_scalars(*by_images)
+
+
+def _joined(batch: DiscriminatorBatch, fake: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """Real and generated images `[2n, ...]` with their labels `[2n]`, or None for none."""
+    images = tf.concat([batch.images, tf.cast(fake, batch.images.dtype)], axis=0)
+    if batch.labels is None:
+        return images, None
+    return images, tf.concat([batch.labels, batch.fake_labels], axis=0)
