@@ -1,11 +1,17 @@
 """`--demo`: the variant on the digits that scikit-learn ships, in minutes and without download."""
 
 import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from common.configuration.settings import keys_of
+from common.configuration.settings import Settings, keys_of
+from common.configuration.sweep import Job
+from common.results.run_folder import RunFolder
 from common.results.times import training_seconds
+from common.variant import Variant
 
-_GLOBAL = {
+_GLOBAL: dict[str, Any] = {
     "batch_size": 64,
     "d_batch_size": 16,
     "g_batch_size": 32,
@@ -23,7 +29,7 @@ _GLOBAL = {
     "fid_samples": 5_000,
     "initial_metrics": True,
 }
-_SWEPT = {
+_SWEPT: dict[str, Any] = {
     "dataset": "digits",
     "iteration": 1200,
     "run": 0,
@@ -38,7 +44,7 @@ _SWEPT = {
     "num_gpus": 1,
 }
 # A ResNet's iteration takes several times a CNN's.
-_CHANGES = {
+_CHANGES: dict[str, dict[str, Any]] = {
     "cnn": {},
     "resnet": {
         "mg": 1,
@@ -54,11 +60,11 @@ _CHANGES = {
 }
 
 
-def configuration(variant, config):
+def configuration(variant: Variant, config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration like `config.py`'s that trains SN and BSSN (with gammas: SN and BSN).
 
     Args:
-        variant: the `Variant`.
+        variant: whose keys it has.
         config: the variant's own configuration, whose `scheduler_config` is kept.
     """
     keys = keys_of(variant)
@@ -76,8 +82,8 @@ def configuration(variant, config):
     }
 
 
-def print_table(jobs, folders):
-    """Prints what the demo's jobs reached, and where their pictures are."""
+def print_table(jobs: Sequence[Job], folders: Sequence[RunFolder]) -> None:
+    """Prints what the demo's jobs reached, and where their sample grids are."""
     print(f"\n{'method':8}{'IS':^21}{'FID':^21}{'seconds':>8}")
     for job, folder in zip(jobs, folders, strict=True):
         rows = _read_rows(folder.metrics_path)
@@ -89,20 +95,20 @@ def print_table(jobs, folders):
         print(f"{method_name(job.settings)} samples: {folder.samples}")
 
 
-def method_name(settings):
+def method_name(settings: Settings) -> str:
     """The paper's name of the normalisation: SN, SSN, BSN or BSSN."""
     scaled = settings.scale not in (None, 1.0)
     return {"SN": ("SN", "SSN"), "BSN": ("BSN", "BSSN")}[settings.sn_mode][scaled]
 
 
-def _read_rows(path):
+def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():  # nothing was measured
         return []
     with open(path, newline="", encoding="utf-8") as table:
         return list(csv.DictReader(table))
 
 
-def _change(rows, column):
+def _change(rows: Iterable[Mapping[str, str]], column: str) -> str:
     """The first and the last value of the column, which a network's prefix may precede."""
     values = [float(row[name]) for row in rows for name in row if name.endswith(column)]
     return f"{values[0]:8.2f} -> {values[-1]:<9.2f}" if values else f"{'-':^21}"
