@@ -46,6 +46,7 @@ setup(
         "test": [
             "hypothesis>=6.100",
             "isal>=1.6",
+            "mypy>=1.18",
             "opencv-python-headless>=4.9",
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -1,15 +1,19 @@
 """`--demo`: the variant on the digits that scikit-learn ships, in minutes and without download."""
 
 import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from common.configuration.settings import keys_of
+from common.configuration.sweep import Job
 from common.networks import NETWORKS
 from common.networks.normalization import method_name
+from common.results.run_folder import RunFolder
 from common.results.times import training_seconds
 from common.variant import Variant
 
-_GLOBAL = {
+_GLOBAL: dict[str, Any] = {
     "batch_size": 64,
     "d_batch_size": 16,
     "g_batch_size": 32,
@@ -27,7 +31,7 @@ _GLOBAL = {
     "fid_samples": 5_000,
     "initial_metrics": True,
 }
-_SWEPT = {
+_SWEPT: dict[str, Any] = {
     "dataset": "digits",
     "iteration": 1200,
     "run": 0,
@@ -43,11 +47,11 @@ _SWEPT = {
 }
 
 
-def configuration(variant: Variant, config: dict[str, Any]) -> dict[str, Any]:
+def configuration(variant: Variant, config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration like `config.py`'s that trains SN and BSSN (with gammas: SN and BSN).
 
     Args:
-        variant: the `Variant`.
+        variant: whose keys it has.
         config: the variant's own configuration, whose `scheduler_config` is kept.
     """
     keys = keys_of(variant)
@@ -65,8 +69,8 @@ def configuration(variant: Variant, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def print_table(jobs, folders):
-    """Prints what the demo's jobs reached, and where their pictures are."""
+def print_table(jobs: Sequence[Job], folders: Sequence[RunFolder]) -> None:
+    """Prints what the demo's jobs reached, and where their sample grids are."""
     print(f"\n{'method':8}{'IS':^21}{'FID':^21}{'seconds':>8}")
     for job, folder in zip(jobs, folders, strict=True):
         rows = _read_rows(folder.metrics_path)
@@ -78,14 +82,14 @@ def print_table(jobs, folders):
         print(f"{method_name(job.settings)} samples: {folder.samples}")
 
 
-def _read_rows(path):
+def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():  # nothing was measured
         return []
     with open(path, newline="", encoding="utf-8") as table:
         return list(csv.DictReader(table))
 
 
-def _change(rows, column):
+def _change(rows: Iterable[Mapping[str, str]], column: str) -> str:
     """The first and the last value of the column, which a network's prefix may precede."""
     values = [float(row[name]) for row in rows for name in row if name.endswith(column)]
     return f"{values[0]:8.2f} -> {values[-1]:<9.2f}" if values else f"{'-':^21}"

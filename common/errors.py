@@ -11,7 +11,7 @@ class UserError(Exception):
 
     _LONGEST = 2000  # characters; a hostile file may put any number of them into a message
 
-    def __str__(self):
+    def __str__(self) -> str:
         """The message on one line, all of it readable, its middle left out if it is very long."""
         text = " ".join(super().__str__().split())
         text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -21,7 +21,7 @@ class UserError(Exception):
         return text
 
 
-def shown(value):
+def shown(value: object) -> str:
     """A value as a message shows it: its `repr`, if it has one.
 
     Python refuses that of integers of thousands of digits and of too deep a nesting.

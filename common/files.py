@@ -2,18 +2,23 @@
 
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 
 @contextmanager
-def atomic_write(path, mode="w", *, durable=True):
+def atomic_write(path: str | Path, mode: str = "w", *, durable: bool = True) -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` that takes its place when the block ends well.
 
     Args:
         path: the final name.
         mode: "w" (UTF-8 text) or "wb".
-        durable: whether to wait until the disk has it, lest a loss of power leave it empty.
+        durable: whether to wait until the disk has it: else a loss of power may leave it empty.
+
+    Yields:
+        The open file.
 
     Raises:
         OSError: as of writing; the file under the final name is then as it was.
@@ -35,7 +40,7 @@ def atomic_write(path, mode="w", *, durable=True):
         raise
 
 
-def sync(path):
+def sync(path: str | Path) -> None:
     """Brings a file's contents, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

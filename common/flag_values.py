@@ -1,15 +1,17 @@
 """Parsing of absl's flags, mistakes being the user's to mend."""
 
+from collections.abc import Sequence
+
 from absl import flags
 
 from common.errors import UserError
 
 
-def parse(values, argv):
+def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     """Parses a command line.
 
     Args:
-        values: a `flags.FlagValues` with the flags defined, which takes their values.
+        values: the flags as defined, which takes their values.
         argv: arguments with the program's name first.
 
     Returns:

@@ -4,12 +4,16 @@ Nothing here has hidden state, so a run can be resumed exactly and any iteration
 """
 
 import hashlib
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import tensorflow as tf
 
+Counter: TypeAlias = int | tf.Tensor
+Shape: TypeAlias = Sequence[int | tf.Tensor] | tf.Tensor
 
-def derive_seed(*path: Any) -> int:
+
+def derive_seed(*path: str | int) -> int:
     """A 64-bit seed for one purpose.
 
     Args:
@@ -22,7 +26,7 @@ def derive_seed(*path: Any) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def initializer_seed(root_seed: Any, name: str) -> int:
+def initializer_seed(root_seed: int | tuple[str, int], name: str) -> int:
     """A seed for the initial value of the layer `name`: an integer in `[0, 2**31)`."""
     return derive_seed(root_seed, "initial values", name) >> 33
 
@@ -34,35 +38,39 @@ class RandomStream:
     digits between kinds of device, whose logarithms and sines do.
 
     Args:
-        root_seed: integer, the run's.
-        purpose: string; streams of different purposes are independent.
+        root_seed: the run's.
+        purpose: streams of different purposes are independent.
     """
 
-    def __init__(self, root_seed: Any, purpose: str) -> None:
+    def __init__(self, root_seed: int, purpose: str) -> None:
         seed = derive_seed(root_seed, purpose)
         self._seed = (seed & 0x7FFFFFFF, seed >> 33)
 
-    def _at(self, counters: tuple[Any, ...]) -> tf.Tensor:
+    def _at(self, counters: Iterable[Counter]) -> tf.Tensor:
         seed = tf.constant(self._seed, tf.int64)
         for counter in counters:
             seed = tf.random.experimental.stateless_fold_in(seed, counter, alg="philox")
         return seed
 
-    def normal(self, shape: Any, *counters: Any, dtype: Any = tf.float32) -> tf.Tensor:
+    def normal(
+        self, shape: Shape, *counters: Counter, dtype: str | tf.DType = tf.float32
+    ) -> tf.Tensor:
         """Standard-normal values of `shape`, drawn in float32 whatever the dtype returned."""
         return tf.cast(tf.random.stateless_normal(shape, self._at(counters), alg="philox"), dtype)
 
-    def uniform(self, shape: Any, *counters: Any, dtype: Any = tf.float32) -> tf.Tensor:
+    def uniform(
+        self, shape: Shape, *counters: Counter, dtype: str | tf.DType = tf.float32
+    ) -> tf.Tensor:
         """Uniform values in [0, 1) of `shape`, drawn in float32 whatever the dtype returned."""
         return tf.cast(tf.random.stateless_uniform(shape, self._at(counters), alg="philox"), dtype)
 
-    def integers(self, shape: Any, bound: int, *counters: Any) -> tf.Tensor:
+    def integers(self, shape: Shape, bound: Counter, *counters: Counter) -> tf.Tensor:
         """Independent integers in `[0, bound)`, int64 of `shape`: a draw with replacement."""
         return tf.random.stateless_uniform(
             shape, self._at(counters), minval=0, maxval=bound, dtype=tf.int64, alg="philox"
         )
 
-    def permuted(self, places: tf.Tensor, total: int, *counters: Any) -> tf.Tensor:
+    def permuted(self, places: tf.Tensor, total: int, *counters: Counter) -> tf.Tensor:
         """What stands at some places of a random permutation of `[0, total)`.
 
         Args:

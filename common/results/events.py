@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import tensorflow as tf
@@ -27,12 +28,12 @@ class EventLog:
         folder: where the event files are; each process that writes adds one.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
-        self._writer = None
-        self._path = None
+        self._writer: tf.io.TFRecordWriter | None = None
+        self._path: str | None = None
 
-    def rewind(self, sizes):
+    def rewind(self, sizes: Mapping[str, int]) -> None:
         """Takes back what was written after a checkpoint; before this process has written.
 
         Args:
@@ -48,14 +49,14 @@ class EventLog:
             if name not in found or found[name].stat().st_size < size:
                 _LOG.warning("%s lacks scalars that were written to it", self._folder / name)
 
-    def sizes(self):
+    def sizes(self) -> dict[str, int]:
         """`{file name: bytes}` of the event files, everything written so far being on disk."""
         self.flush()
         if self._path is not None:
             sync(self._path)
         return {p.name: p.stat().st_size for p in self._folder.glob("events.out.tfevents.*")}
 
-    def write(self, global_id, scalars, wall_time):
+    def write(self, global_id: int, scalars: Mapping[str, float], wall_time: float) -> None:
         """Adds the values of one iteration.
 
         Args:
@@ -63,44 +64,46 @@ class EventLog:
             scalars: `{tag: float}`.
             wall_time: seconds since the epoch.
         """
-        if self._writer is None:
-            self._open(wall_time)
+        writer = self._writer or self._open(wall_time)
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        self._add(Event(wall_time=wall_time, step=global_id, summary=Summary(value=values)))
+        event = Event(wall_time=wall_time, step=global_id, summary=Summary(value=values))
+        _add(writer, event)
 
-    def flush(self):
+    def flush(self) -> None:
         """Brings to the file what was written."""
         if self._writer is not None:
             with _os_errors():
                 self._writer.flush()
 
-    def close(self):
+    def close(self) -> None:
         """Brings to the file what was written, and ends it."""
         if self._writer is not None:
             writer, self._writer = self._writer, None
             with _os_errors():
                 writer.close()
 
-    def _open(self, wall_time):
+    def _open(self, wall_time: float) -> tf.io.TFRecordWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._path = self._new_path()
         with _os_errors():
             self._writer = tf.io.TFRecordWriter(self._path)
-        self._add(Event(wall_time=wall_time, file_version="brain.Event:2"))
+        _add(self._writer, Event(wall_time=wall_time, file_version="brain.Event:2"))
+        return self._writer
 
-    def _add(self, event):
-        with _os_errors():
-            self._writer.write(event.SerializeToString())
-
-    def _new_path(self):
+    def _new_path(self) -> str:
         """A name that no other has; TensorBoard reads files in the order of their names."""
         stem = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         paths = (self._folder / f"{stem}.{number}" for number in itertools.count())
         return str(next(path for path in paths if not path.exists()))
 
 
+def _add(writer: tf.io.TFRecordWriter, event: Event) -> None:
+    with _os_errors():
+        writer.write(event.SerializeToString())
+
+
 @contextlib.contextmanager
-def _os_errors():
+def _os_errors() -> Iterator[None]:
     """TensorFlow's errors of the file system as `OSError`s."""
     try:
         yield

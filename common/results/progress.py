@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Progress:
     rate: float | None = None
 
     @property
-    def seconds_left(self):
+    def seconds_left(self) -> float | None:
         """Seconds until the last iteration at this rate, or None."""
         return (self.iterations - self.iteration) / self.rate if self.rate else None
 
@@ -47,17 +48,23 @@ class ProgressFile:
         clock: seconds, for tests.
     """
 
-    def __init__(self, path, iterations, done, clock=time.monotonic):
+    def __init__(
+        self,
+        path: str | Path,
+        iterations: int,
+        done: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
         self._iterations = iterations
         self._clock = clock
-        self._rate = None
+        self._rate: float | None = None
         self._is_warm = False
         self._warned = False
         self._written = (done, clock())
         self._write(done)
 
-    def update(self, done):
+    def update(self, done: int) -> None:
         """`done` iterations are done; the last one is always written."""
         before, then = self._written
         seconds = self._clock() - then
@@ -70,7 +77,7 @@ class ProgressFile:
         self._written = (done, then + seconds)
         self._write(done)
 
-    def _write(self, done):
+    def _write(self, done: int) -> None:
         try:
             with atomic_write(self._path, durable=False) as file:
                 json.dump(asdict(Progress(done, self._iterations, self._rate)), file)
@@ -80,7 +87,7 @@ class ProgressFile:
             self._warned = True
 
 
-def read_progress(path):
+def read_progress(path: str | Path) -> Progress | None:
     """The `Progress` that a file holds, or None if there is none that makes sense."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A job's folder: its files, what it is, and how far it has come (specification, section 7)."""
+"""A run's folder: its files, what it is, and how far it has come (specification, section 7)."""
 
 import contextlib
 import dataclasses
@@ -8,10 +8,12 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import IO, Any, TypedDict
 
-from common.configuration.settings import default_values
+from common.configuration.settings import Settings, default_values
 from common.errors import UserError
 from common.exit_status import EXIT_INTERRUPTED
 from common.files import atomic_write
@@ -28,11 +30,61 @@ class FolderInUseError(UserError):
     """Another process trains in the folder."""
 
 
+class Attempter(TypedDict, total=False):
+    """Who makes an attempt.
+
+    Attributes:
+        host: name of the machine.
+        pid: of the process that trains.
+        device: name of the slot.
+        sweep: name of the `Sweeper`, if one makes it.
+    """
+
+    host: str
+    pid: int
+    device: str
+    sweep: str
+
+
+class _WhatItIs(TypedDict):
+    format: int
+    settings: dict[str, Any]
+    state: str
+    conditions: dict[str, Any]
+
+
+class Record(_WhatItIs, Attempter, total=False):
+    """What `run.json` holds: what the run is, its state, and who made the latest attempt when.
+
+    Attributes:
+        format: `FORMAT`.
+        settings: the job's `Settings`, by key.
+        state: one of `STATES`.
+        conditions: what else the results depend on; empty until training has begun.
+        environment: software versions and devices of the latest attempt.
+        earlier_environments: the others among the attempts before.
+        attempts: how many there were.
+        started: of the latest attempt, ISO 8601 with the time zone.
+        ended: likewise; None until it has ended.
+        exit_code: of the latest attempt's process, negative for the signal that killed it.
+        reason: a line that says why it failed.
+        missing_metrics: iterations whose metrics failed, -1 for before the first.
+    """
+
+    environment: dict[str, Any]
+    earlier_environments: list[dict[str, Any]]
+    attempts: int
+    started: str
+    ended: str | None
+    exit_code: int | None
+    reason: str | None
+    missing_metrics: list[int]
+
+
 class RunFolder:
     """The files that a run leaves behind.
 
-    `run.json` says what the folder holds: the configuration, where the data came from, the state,
-    and of the latest attempt its host, process, device, times and how it ended. The states:
+    `run.json` says what the folder holds, see `Record`. The states:
 
     - "running": an attempt was begun. If no process holds the lock, it ended without a word: it
       was killed together with its scheduler, or its machine was lost.
@@ -40,16 +92,18 @@ class RunFolder:
     - "failed": the attempt ended with an error, or was killed (a negative exit code).
     - "interrupted": it stopped on request, with a checkpoint.
 
-    Its `missing_metrics`, if any, are the iterations whose metrics failed. `environment` is the
-    latest attempt's, `earlier_environments`, if any, are the others among the attempts before.
-
     Args:
         path: the folder; it need not exist.
         log_file: name of the run's log in it.
         restore_from: folder of the checkpoint to go on from, if it is not the run's own.
     """
 
-    def __init__(self, path, log_file="worker.log", restore_from=None):
+    def __init__(
+        self,
+        path: str | Path,
+        log_file: str = "worker.log",
+        restore_from: str | Path | None = None,
+    ) -> None:
         self.path = Path(path)
         self.record_path = self.path / "run.json"
         self.log_path = self.path / log_file
@@ -60,7 +114,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoint"
         self.restore_from = Path(restore_from or self.checkpoints)
 
-    def shadow(self, root):
+    def shadow(self, root: str | Path) -> "RunFolder":
         """A folder below `root` for a process that trains the same run and leaves no results.
 
         It starts from this run's checkpoint; several hosts train so, of which one writes.
@@ -68,7 +122,7 @@ class RunFolder:
         return RunFolder(Path(root) / self.path.name, self.log_path.name, self.checkpoints)
 
     @property
-    def state(self):
+    def state(self) -> str:
         """ "new" or one of `STATES`.
 
         Raises:
@@ -78,8 +132,8 @@ class RunFolder:
         return record["state"] if record else "new"
 
     @property
-    def record(self):
-        """What `run.json` says, a dictionary; None if the folder has no results.
+    def record(self) -> Record | None:
+        """What `run.json` says; None if the folder has no results.
 
         Raises:
             UserError: the folder holds something else, such as the original's results.
@@ -88,17 +142,15 @@ class RunFolder:
             return None
         return self._read_record()
 
-    def _contents(self):
+    def _contents(self) -> Iterator[Path]:
         # The log alone says nothing: a run that failed at its start leaves it. Nor do hidden files:
         # they are the lock, and what atomic_write leaves when the process is killed.
         log = self.log_path.name
         return (p for p in self.path.iterdir() if p.name != log and not p.name.startswith("."))
 
-    def _read_record(self):
+    def _read_record(self) -> Record:
         try:
-            record = json.loads(self.record_path.read_text(encoding="utf-8"))
-            _check_record(record)
-            return record
+            return _checked(json.loads(self.record_path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise UserError(
                 f"{self.path} has results but no run.json: the original's TensorFlow 1 code, or "
@@ -111,7 +163,7 @@ class RunFolder:
                 "anew."
             ) from None
 
-    def check(self, settings):
+    def check(self, settings: Settings) -> None:
         """Refuses a folder that was started with another configuration.
 
         Raises:
@@ -124,11 +176,13 @@ class RunFolder:
         recorded = {**default_values(), **record["settings"]}
         self._refuse_changes("another configuration", recorded, dataclasses.asdict(settings))
 
-    def start(self, settings, conditions, environment):
+    def start(
+        self, settings: Settings, conditions: dict[str, Any], environment: dict[str, Any]
+    ) -> None:
         """Records what the run is, or checks that it is what was recorded.
 
         Args:
-            settings: the job's `Settings`.
+            settings: the job's.
             conditions: JSON-able dictionary of what else the results depend on: the data and where
                 they came from, the network behind the metrics, the number of replicas.
             environment: JSON-able dictionary of software versions and devices. If it is not the
@@ -140,7 +194,7 @@ class RunFolder:
         self.check(settings)
         record = self.record or _new_record(settings)
         if not record["conditions"]:
-            record |= {"conditions": conditions, "environment": environment}
+            record["conditions"], record["environment"] = conditions, environment
             self._write_record(record)
         self._refuse_changes("other conditions", record["conditions"], conditions)
         before = record.get("environment", {})
@@ -150,7 +204,9 @@ class RunFolder:
         for folder in (self.samples, self.checkpoints):
             folder.mkdir(exist_ok=True)
 
-    def _change_environment(self, record, environment, changes):
+    def _change_environment(
+        self, record: Record, environment: dict[str, Any], changes: str
+    ) -> None:
         _LOG.warning(
             "%s goes on in another environment (%s): its numbers may differ in last digits from "
             "those of a run in one environment",
@@ -160,21 +216,22 @@ class RunFolder:
         before, earlier = record["environment"], record.get("earlier_environments", [])
         if before not in earlier:
             earlier = [*earlier, before]
-        changed = {"environment": environment, "earlier_environments": earlier}
-        self._write_record({**record, **changed})
+        self._write_record({**record, "environment": environment, "earlier_environments": earlier})
 
-    def _refuse_changes(self, what, recorded, ours):
+    def _refuse_changes(
+        self, what: str, recorded: Mapping[str, Any], ours: Mapping[str, Any]
+    ) -> None:
         if changes := _changes(recorded, ours):
             raise UserError(
                 f"{self.path} was started with {what} ({changes}). Use the same, or "
                 "another result_root_folder, or move the folder away."
             )
 
-    def set_aside(self):
+    def set_aside(self) -> None:
         """Renames the folder, if there is one, to a name that is free; nothing is deleted.
 
         Raises:
-            UserError: another process runs the job, or the folder cannot be renamed.
+            UserError: another process trains in the folder, or the folder cannot be renamed.
         """
         if not self.path.exists():
             return
@@ -186,42 +243,55 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path} cannot be set aside: {error.strerror}.") from None
 
-    def begin(self, settings, attempt):
-        """Records the job and that an attempt at it begins. The caller holds the lock.
+    def begin(self, settings: Settings, attempter: Attempter) -> None:
+        """Records what the run is and that an attempt begins. The caller holds the lock.
 
         Args:
-            settings: the job's `Settings`, which `check` accepts.
-            attempt: JSON-able dictionary of who makes it: `host`, `pid`, `device`, `sweep`.
+            settings: the job's, which `check` accepts.
+            attempter: who makes the attempt.
 
         Raises:
             OSError: the record cannot be written.
         """
         record = self.record or _new_record(settings)
-        number = record.get("attempts", 0) + 1
-        ended = dict.fromkeys(("ended", "exit_code", "reason"))
-        moment = {"started": _now(), **ended, "attempts": number}
-        self._write_record({**record, "state": "running", **attempt, **moment})
+        begun: Record = {
+            **record,
+            **attempter,
+            "state": "running",
+            "started": _now(),
+            "ended": None,
+            "exit_code": None,
+            "reason": None,
+            "attempts": record.get("attempts", 0) + 1,
+        }
+        self._write_record(begun)
 
-    def end(self, exit_code, reason=None):
+    def end(self, exit_code: int, reason: str | None = None) -> Record:
         """Records how the attempt ended, unless the run is done. The caller holds the lock.
 
         Args:
             exit_code: of the process; negative for the signal that killed it.
             reason: a line for people, if there is one.
 
+        Returns:
+            The record as it is now.
+
         Raises:
-            OSError: the record cannot be written.
+            UserError: the record cannot be read any more.
+            OSError: it cannot be written.
         """
         record = self._read_record()
         if record["state"] != "done":
             record["state"] = "interrupted" if exit_code == EXIT_INTERRUPTED else "failed"
-        self._write_record({**record, "ended": _now(), "exit_code": exit_code, "reason": reason})
+        record |= {"ended": _now(), "exit_code": exit_code, "reason": reason}
+        self._write_record(record)
+        return record
 
-    def finish(self):
+    def finish(self) -> None:
         """Records that the run is done."""
         self._write_record({**self._read_record(), "state": "done"})
 
-    def note_metrics(self, *, made=(), missing=()):
+    def note_metrics(self, *, made: Iterable[int] = (), missing: Iterable[int] = ()) -> None:
         """Records at which iterations the metrics failed, or were made after all.
 
         Args:
@@ -234,13 +304,13 @@ class RunFolder:
         if ids != known:
             self._write_record({**record, "missing_metrics": ids})
 
-    def _write_record(self, record):
+    def _write_record(self, record: Record) -> None:
         with atomic_write(self.record_path) as file:
             json.dump(record, file, indent=2)
             file.write("\n")
 
     @contextlib.contextmanager
-    def lock(self):
+    def lock(self) -> Iterator[None]:
         """Keeps every other process out of the folder while it is held; creates the folder.
 
         Raises:
@@ -249,7 +319,7 @@ class RunFolder:
         with self.acquire():
             yield
 
-    def acquire(self):
+    def acquire(self) -> IO[str]:
         """Locks the folder, creating it.
 
         Returns:
@@ -269,7 +339,7 @@ class RunFolder:
         raise FolderInUseError(f"{self.path}: another process is running this job.")
 
     @property
-    def is_in_use(self):
+    def is_in_use(self) -> bool:
         """Whether a process holds the lock."""
         try:
             with open(self._lock_path) as file:
@@ -278,10 +348,10 @@ class RunFolder:
             return False
 
     @property
-    def _lock_path(self):
+    def _lock_path(self) -> Path:
         return self.path / ".lock"
 
-    def _is_lock(self, file):
+    def _is_lock(self, file: IO[str]) -> bool:
         """Whether the file is still the folder's lock: the folder may have been set aside."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), os.stat(self._lock_path))
@@ -289,7 +359,7 @@ class RunFolder:
             return False
 
 
-def _locks(file, kind):
+def _locks(file: IO[str], kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -297,35 +367,41 @@ def _locks(file, kind):
     return True
 
 
-def _now():
+def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
-def _new_record(settings):
-    """The record of a job of which nothing is known but its configuration."""
-    known = {"format": FORMAT, "settings": dataclasses.asdict(settings), "state": "running"}
-    return {**known, "conditions": {}, "environment": {}}
+def _new_record(settings: Settings) -> Record:
+    """The record of a run of which nothing is known but its configuration."""
+    return {
+        "format": FORMAT,
+        "settings": dataclasses.asdict(settings),
+        "state": "running",
+        "conditions": {},
+        "environment": {},
+    }
 
 
-def _changes(recorded, ours):
+def _changes(recorded: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """Names what differs between two dictionaries, "" if nothing does."""
     differing = [k for k in {**recorded, **ours} if recorded.get(k) != ours.get(k)]
     return ", ".join(_change(k, recorded.get(k), ours.get(k)) for k in differing)
 
 
-def _change(key, old, new):
+def _change(key: str, old: object, new: object) -> str:
     name = key if key.isprintable() else repr(key)
     return f"{name}: {old!r} -> {new!r}"
 
 
-def _check_record(record):
+def _checked(record: Any) -> Record:
+    """The record, or an error that says what is wrong with it."""
     if record["format"] != FORMAT or record["state"] not in STATES:
         raise ValueError(f"format {record['format']!r}, state {record['state']!r}")
-    optional = {"environment": {}, "earlier_environments": []}
-    for name, like in {"settings": {}, "conditions": {}, **optional}.items():
-        value = record.get(name, like) if name in optional else record[name]
-        if not isinstance(value, type(like)):
-            raise TypeError(f"{name} is not a {type(like).__name__}")
+    required = {"settings": dict, "conditions": dict}
+    for name, kind in {**required, "environment": dict, "earlier_environments": list}.items():
+        value = record[name] if name in required else record.get(name, kind())
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is not a {kind.__name__}")
     ids = record.get("missing_metrics", [])
     if not isinstance(ids, list) or any(type(each) is not int for each in ids):
         raise TypeError("missing_metrics is not a list of numbers")
@@ -335,3 +411,4 @@ def _check_record(record):
     for name in ("started", "ended"):
         if record.get(name) is not None and datetime.fromisoformat(record[name]).tzinfo is None:
             raise ValueError(f"{name} has no time zone")
+    return record

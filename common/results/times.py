@@ -3,6 +3,7 @@
 import re
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from common.errors import UserError
 from common.files import atomic_write
@@ -11,19 +12,19 @@ EVERY = 1000
 _LINE = re.compile(r"iter (\d{1,18}) (?:starts|ends): .*\d{6}\n")
 
 
-def is_timed(global_id, iterations):
+def is_timed(global_id: int, iterations: int) -> bool:
     """Whether an iteration's times are recorded: the first, the last and every 1,000th."""
     return (global_id + 1) % EVERY == 0 or global_id in (0, iterations - 1)
 
 
-def record_time(path, global_id, event):
-    """Appends `iter <id> <event>: <local time>`, `event` being "starts" or "ends"."""
+def record_time(path: str | Path, global_id: int, event: Literal["starts", "ends"]) -> None:
+    """Appends `iter <id> <event>: <local time>`."""
     now = datetime.now().strftime("%Y-%m-%d %H:%M:%S.%f")
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(f"iter {global_id} {event}: {now}\n")
 
 
-def drop_times_after(path, global_id):
+def drop_times_after(path: str | Path, global_id: int) -> None:
     """Removes the lines of later iterations, which a resumed run will write again."""
     path = Path(path)
     if not path.exists():
@@ -36,7 +37,7 @@ def drop_times_after(path, global_id):
             file.writelines(kept)
 
 
-def training_seconds(path):
+def training_seconds(path: str | Path) -> float:
     """Seconds from the first recorded start to the last recorded end, by the clock on the wall.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One attempt at a job: its folder is locked, its process runs, how it ended is recorded."""
+"""One attempt at a task: its folder is locked, its process runs, how it ended is recorded."""
 
 import dataclasses
 import json
@@ -7,50 +7,61 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO, Any, cast
 
 import common
 from common.configuration.sweep import Job
 from common.errors import UserError
 from common.exit_status import EXIT_INTERRUPTED, EXIT_NO_SPACE, EXIT_OK, EXIT_USER_ERROR
-from common.results.run_folder import RunFolder
+from common.results.run_folder import Attempter, Record, RunFolder
+from common.sweeps.message import CheckMessage, TaskMessage, TrainMessage
+from common.sweeps.slots import Slot
 
-WORKER = (sys.executable, "-m", "common.sweeps.worker")
+# Not by `-m`: modules in the current folder would be imported in place of Python's and ours.
+_RUN_WORKER = """
+import sys
+sys.path[:] = filter(None, sys.path)
+from common.sweeps.worker import main
+sys.exit(main())
+"""
+WORKER = (sys.executable, "-c", _RUN_WORKER)
 _TAIL = 4096  # bytes of the log in which its last line is looked for
 
 
 @dataclass(frozen=True)
 class Task:
-    """A job, its folder, and what its process is told besides.
+    """What a scheduler hands out.
 
     Attributes:
-        job: the `Job`.
-        folder: its `RunFolder`.
-        message: JSON-able dictionary of what its process is told besides.
+        job: what is to be trained.
+        folder: where its run is.
+        message: what its process is told besides.
     """
 
     job: Job
     folder: RunFolder
-    message: dict = dataclasses.field(default_factory=dict, hash=False)
+    message: TaskMessage = dataclasses.field(default_factory=TaskMessage, hash=False)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The job's name, that of its folder."""
         return self.job.folder
 
 
 @dataclass(frozen=True)
 class Sweeper:
-    """Who makes attempts.
+    """One start of `main.py`, as who makes attempts.
 
     Attributes:
-        name: tells this start of `main.py` from others.
+        name: tells it from others.
         started: when it started, with the time zone.
         force_rerun: whether older results are set aside first.
-        command: what a job's process executes, None for `WORKER`; it reads the job from its
-            standard input.
+        command: what a job's process executes, None for `WORKER`; it reads a message (see
+            `common.sweeps.message`) from its standard input.
     """
 
     name: str
@@ -59,54 +70,55 @@ class Sweeper:
     command: tuple[str, ...] | None = None
 
     @staticmethod
-    def new(force_rerun=False, command=None):
+    def new(force_rerun: bool = False, command: Sequence[str] | None = None) -> "Sweeper":
         """One that starts now."""
         name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
-        return Sweeper(name, datetime.now().astimezone(), force_rerun, command)
+        started = datetime.now().astimezone()
+        return Sweeper(name, started, force_rerun, None if command is None else tuple(command))
 
-    def replaces(self, record):
-        """Whether a folder of this record (None: without any) is to be set aside.
+    def replaces(self, record: Record | None) -> bool:
+        """Whether the folder of a run of this record (None: without any) is to be set aside.
 
         What was trained since this start stays: by itself, which the record says (the hosts' clocks
         may differ), or by another start at the same time.
         """
         return self.force_rerun and not self._made(record) and not self._saw(record)
 
-    def leaves(self, record):
-        """Whether the job is done, or another start has tried it during this one and failed."""
+    def leaves(self, record: Record) -> bool:
+        """Whether the run is done, or another start has tried it during this one and failed."""
         if record["state"] == "done":
             return True
         return is_failed_for_good(record) and not self._made(record) and self._saw(record)
 
-    def _made(self, record):
+    def _made(self, record: Record | None) -> bool:
         """Whether the latest attempt is this start's."""
         return record is not None and record.get("sweep") == self.name
 
-    def _saw(self, record):
+    def _saw(self, record: Record | None) -> bool:
         """Whether the latest attempt ended, or at least started, since this start."""
-        moment = record and (record.get("ended") or record.get("started"))
-        return bool(moment) and datetime.fromisoformat(moment) >= self.started
+        moment = (record.get("ended") or record.get("started")) if record else None
+        return moment is not None and datetime.fromisoformat(moment) >= self.started
 
 
 class NothingToDoError(Exception):
     """Another start of `main.py` has done the job in the meantime, or failed to.
 
     Attributes:
-        record: what the folder says, see `RunFolder`.
+        record: the run's.
     """
 
-    def __init__(self, record):
+    def __init__(self, record: Record) -> None:
         super().__init__(record)
         self.record = record
 
 
 class Attempt:
-    """The process of a job, which has begun.
+    """A task's process, which has begun.
 
     Args:
-        task: the `Task`.
-        slot: the `Slot` it runs on.
-        sweeper: the `Sweeper`.
+        task: the task.
+        slot: which it has to itself.
+        sweeper: who makes the attempt.
 
     Raises:
         FolderInUseError: another process trains in the folder.
@@ -115,7 +127,7 @@ class Attempt:
         OSError: the process cannot be started, or that it was cannot be written down.
     """
 
-    def __init__(self, task, slot, sweeper):
+    def __init__(self, task: Task, slot: Slot, sweeper: Sweeper) -> None:
         self.task = task
         self.slot = slot
         self._is_stopped = False
@@ -126,7 +138,8 @@ class Attempt:
             self._lock.close()
             raise
 
-    def _spawn(self, sweeper):
+    def _spawn(self, sweeper: Sweeper) -> tuple[subprocess.Popen[bytes], int]:
+        """Starts the process; returns it, and where its part of the log begins."""
         folder = self.task.folder
         with open(folder.log_path, "ab") as log:
             log_start = log.tell()  # which the process will move: it shares the position
@@ -138,7 +151,7 @@ class Attempt:
                 pass_fds=[self._lock.fileno()],
             )
             try:
-                folder.begin(self.task.job.settings, self._identity(process.pid, sweeper))
+                folder.begin(self.task.job.settings, self._attempter(process.pid, sweeper))
                 _tell(process, self._message())
             except BaseException:
                 process.kill()
@@ -146,7 +159,7 @@ class Attempt:
                 raise
             return process, log_start
 
-    def _identity(self, pid, sweeper):
+    def _attempter(self, pid: int, sweeper: Sweeper) -> Attempter:
         return {
             "host": socket.gethostname(),
             "pid": pid,
@@ -154,9 +167,10 @@ class Attempt:
             "sweep": sweeper.name,
         }
 
-    def _message(self):
+    def _message(self) -> TrainMessage:
         return {
             "action": "train",
+            "parent": os.getpid(),
             "settings": dataclasses.asdict(self.task.job.settings),
             "folder": str(self.task.folder.path),
             "log_file": self.task.folder.log_path.name,
@@ -164,29 +178,29 @@ class Attempt:
             **self.task.message,
         }
 
-    def ended(self):
+    def ended(self) -> bool:
         """Whether the process has."""
         return self._process.poll() is not None
 
-    def wait(self):
+    def wait(self) -> None:
         """Waits until the process has ended."""
         self._process.wait()
 
-    def stop(self):
-        """Asks the job to write a checkpoint and end."""
+    def stop(self) -> None:
+        """Asks the process to write a checkpoint and end."""
         self._is_stopped = True
         self._process.terminate()
 
-    def kill(self):
-        """Ends the job's process and all that it started."""
+    def kill(self) -> None:
+        """Ends the process and all that it started."""
         self._is_stopped = True
         _kill_group(self._process)
 
-    def finish(self):
-        """Records how the process ended and frees the folder.
+    def finish(self) -> Record:
+        """Records how the process, which must have ended, did so, and frees the folder.
 
         Returns:
-            The record, see `RunFolder`.
+            The run's record.
 
         Raises:
             UserError, OSError: it cannot be recorded.
@@ -195,13 +209,12 @@ class Attempt:
         if self._is_stopped and code < 0:  # before it could heed the signal, or by ours
             code = EXIT_INTERRUPTED
         try:
-            self.task.folder.end(code, self._reason(code))
-            return self.task.folder.record
+            return self.task.folder.end(code, self._reason(code))
         finally:
             self._lock.close()
 
-    def _reason(self, code):
-        """A line that says why the job failed, None if it did not."""
+    def _reason(self, code: int) -> str | None:
+        """A line that says why the attempt failed, None if it did not."""
         if code == EXIT_INTERRUPTED:
             return None
         if code < 0:
@@ -211,8 +224,8 @@ class Attempt:
         return last_line(self.task.folder.log_path, self._log_start) if code else None
 
 
-def _claim(task, sweeper):
-    """Locks the job's folder; a folder to be replaced is set aside."""
+def _claim(task: Task, sweeper: Sweeper) -> IO[str]:
+    """Locks the run's folder; a folder to be replaced is set aside."""
     if sweeper.force_rerun and sweeper.replaces(record_if_readable(task.folder)):
         task.folder.set_aside()
     lock = task.folder.acquire()
@@ -227,8 +240,8 @@ def _claim(task, sweeper):
     return lock
 
 
-def record_if_readable(folder):
-    """What a `RunFolder` says, None if it says nothing or something else."""
+def record_if_readable(folder: RunFolder) -> Record | None:
+    """The run's record, None if there is none or it cannot be read."""
     try:
         return folder.record
     except UserError:
@@ -239,38 +252,51 @@ class Check:
     """A process that finds what would keep jobs from starting, its messages going to the console.
 
     Args:
-        tasks: `Task`s of equal options.
+        tasks: of equal messages.
         counts: for each, the numbers of devices that it may be given.
-        slots: all `Slot`s.
+        slots: all there are.
         command: what the process executes, None for `WORKER`.
         **streams: where its output goes instead, see `subprocess.Popen`.
     """
 
-    def __init__(self, tasks, counts, slots, command=None, **streams):
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        counts: Sequence[list[int]],
+        slots: Sequence[Slot],
+        command: Sequence[str] | None = None,
+        **streams: Any,
+    ) -> None:
         everything = ",".join(dict.fromkeys(slot.visible for slot in slots))
         union = dataclasses.replace(slots[0], visible=everything)
         self._process = _spawn(command, union, **streams)
         jobs = [dataclasses.asdict(task.job.settings) for task in tasks]
         needed = sum(len(slot.devices) for slot in slots)
-        message = {"action": "check", "jobs": list(zip(jobs, counts, strict=True))}
-        _tell(self._process, {**message, "devices": needed, **tasks[0].message})
+        message: CheckMessage = {
+            "action": "check",
+            "parent": os.getpid(),
+            "devices": needed,
+            "jobs": list(zip(jobs, counts, strict=True)),
+            **tasks[0].message,
+        }
+        _tell(self._process, message)
 
-    def stop(self):
+    def stop(self) -> None:
         """Ends it; there is nothing it would have to save."""
         _kill_group(self._process)
 
-    def messages(self):
+    def messages(self) -> str:
         """Waits for its end; returns what it has written to standard error, that being a pipe."""
-        messages = self._process.stderr.read()
+        messages = cast(IO[bytes], self._process.stderr).read()
         self._process.wait()
         return messages.decode(errors="replace")
 
-    def status(self):
+    def status(self) -> int | None:
         """Its exit status, or None while it runs."""
         return self._process.poll()
 
 
-def _spawn(command, slot, **streams):
+def _spawn(command: Sequence[str] | None, slot: Slot, **streams: Any) -> subprocess.Popen[bytes]:
     """Starts a process of the project's that sees the slot's devices alone.
 
     It is the leader of a session, so that Ctrl-C reaches the scheduler alone, which passes it on.
@@ -289,21 +315,20 @@ def _spawn(command, slot, **streams):
     )
 
 
-def _tell(process, message):
-    text = json.dumps({**message, "parent": os.getpid()})
+def _tell(process: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
     try:
-        with process.stdin as stream:
-            stream.write(text.encode())
+        with cast(IO[bytes], process.stdin) as stream:
+            stream.write(json.dumps(message).encode())
     except BrokenPipeError:
         pass  # it ended at once; its exit code says so
 
 
-def _kill_group(process):
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def last_line(path, start=0):
+def last_line(path: Path, start: int = 0) -> str | None:
     """The last line with anything on it that a log has from byte `start` on, or None.
 
     Where it holds what no terminal should be sent, question marks stand.
@@ -319,10 +344,10 @@ def last_line(path, start=0):
     return line and "".join(c if c.isprintable() else "?" for c in line)
 
 
-def is_failed_for_good(record):
+def is_failed_for_good(record: Record | None) -> bool:
     """Whether the latest attempt failed in a way that another is likely to.
 
-    A job that was killed, or stopped for something that was to be mended, is taken up again.
+    A run that was killed, or stopped for something that was to be mended, is taken up again.
     """
     if record is None or record["state"] != "failed":
         return False

@@ -10,7 +10,7 @@ from common.exit_status import EXIT_INTERRUPTED
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with(parent):
+def die_with(parent: int) -> None:
     """Has the kernel send SIGTERM to this process as soon as its parent is gone (Linux).
 
     A scheduler that is killed so leaves no orphans: they write a checkpoint and end.

@@ -1,7 +1,9 @@
-"""`scheduler.log`: starts, ends and the device of each run (specification, section 7)."""
+"""`scheduler.log`: starts, ends and the slot of each task (specification, section 7)."""
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 
 class SchedulerLog:
@@ -14,12 +16,12 @@ class SchedulerLog:
         show: `f(line, level)` shows the line to the user.
     """
 
-    def __init__(self, path, show):
+    def __init__(self, path: Path, show: Callable[[str, int], None]) -> None:
         self._path = path
         self._show = show
         self._is_lost = False
 
-    def write(self, text, level=logging.INFO):
+    def write(self, text: str, level: int = logging.INFO) -> None:
         """Logs a line and shows it."""
         self._show(text, level)
         moment = datetime.now().isoformat(" ", "milliseconds").replace(".", ",")

@@ -1,5 +1,6 @@
-"""Device slots: where one job at a time is trained."""
+"""Slots: the devices that one task at a time has to itself."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -23,12 +24,12 @@ class Slot:
     kind: str = "gpu"
 
     @property
-    def name(self):
+    def name(self) -> str:
         """As the logs name it: `gpu0`, or `gpu0,1` for several devices."""
         return f"{self.kind}{','.join(self.devices)}"
 
 
-def open_slots(ids, environment):
+def open_slots(ids: Sequence[tuple[str, ...]], environment: Mapping[str, str]) -> tuple[Slot, ...]:
     """The slots of this machine.
 
     Where CUDA_VISIBLE_DEVICES is set already, as in a Slurm job, only those devices are ours: the
@@ -38,21 +39,18 @@ def open_slots(ids, environment):
         ids: `SchedulerConfig.slots`.
         environment: the process's.
 
-    Returns:
-        A tuple of `Slot`s.
-
     Raises:
         UserError: the configuration names more devices than are visible.
     """
     visible = environment.get(VISIBLE)
-    if visible in _NO_GPUS:
+    if visible is not None and visible in _NO_GPUS:
         return tuple(Slot(devices, visible) for devices in ids)
     named = [device for devices in ids for device in devices]
     ours = _ours(named, visible.split(",") if visible else named)
     return tuple(Slot(devices, ",".join(ours[device] for device in devices)) for devices in ids)
 
 
-def _ours(named, visible):
+def _ours(named: Sequence[str], visible: Sequence[str]) -> dict[str, str]:
     """`{id in the configuration: id for CUDA}`."""
     if set(named) <= set(visible):
         return {device: device for device in named}

@@ -2,8 +2,11 @@
 
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from common.sweeps.attempt import Sweeper
+from common.configuration.sweep import SchedulerConfig
+from common.sweeps.attempt import Sweeper, Task
 from common.sweeps.board import Board
 from common.sweeps.local import LocalScheduler
 from common.sweeps.log import SchedulerLog
@@ -12,12 +15,20 @@ from common.sweeps.status import print_table, read_status, short_names, to_reade
 from common.sweeps.view import open_view
 
 
-def run_sweep(tasks, scheduler, base, *, retries=0, cluster=None, command=None):
-    """Runs every job that is not done, and prints what has become of each.
+def run_sweep(
+    tasks: Sequence[Task],
+    scheduler: SchedulerConfig,
+    base: Path,
+    *,
+    retries: int = 0,
+    cluster: str | None = None,
+    command: Sequence[str] | None = None,
+) -> int:
+    """Trains every job that is not done, and prints what has become of each.
 
     Args:
-        tasks: the `Task`s.
-        scheduler: the `SchedulerConfig`.
+        tasks: those of all jobs.
+        scheduler: where and how they are trained.
         base: the variant's folder, in which the scheduler's log is.
         retries: how often a job that has failed is tried again.
         cluster: the address of a Ray cluster, None for this machine.
@@ -44,7 +55,7 @@ def run_sweep(tasks, scheduler, base, *, retries=0, cluster=None, command=None):
     return status
 
 
-def print_status(tasks):
+def print_status(tasks: Sequence[Task]) -> None:
     """Prints where each job stands."""
     with to_reader(sys.stdout):
         print_table([read_status(task.name, task.folder) for task in tasks], sys.stdout)

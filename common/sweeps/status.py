@@ -1,14 +1,19 @@
-"""Where each job of a sweep stands, as its folder tells."""
+"""Where each job of a sweep stands, as the folder of its run tells."""
 
 import contextlib
 import csv
 import dataclasses
 import os
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
 
+from common.configuration.sweep import Job
 from common.errors import UserError
-from common.results.progress import read_progress
+from common.results.progress import Progress, read_progress
+from common.results.run_folder import RunFolder
 
 # In the order in which they are counted. "lost": an attempt ended without a word, see `RunFolder`.
 STATES = ("done", "running", "failed", "interrupted", "lost", "queued", "unusable")
@@ -21,9 +26,9 @@ class JobStatus:
     Attributes:
         name: the job's, that of its folder.
         state: one of `STATES`.
-        progress: its `Progress`.
+        progress: how far its run has come.
         fid: the latest FID in its table.
-        where: host and device of the latest attempt.
+        where: host and slot of the latest attempt.
         exit_code: of the latest attempt.
         reason: a line that says why it failed, or why the folder cannot be used.
         attempts: how many there were.
@@ -32,7 +37,7 @@ class JobStatus:
 
     name: str
     state: str
-    progress: object = None
+    progress: Progress | None = None
     fid: float | None = None
     where: str | None = None
     exit_code: int | None = None
@@ -41,8 +46,8 @@ class JobStatus:
     missing_metrics: int = 0
 
 
-def read_status(name, folder):
-    """The `JobStatus` of a job by its `RunFolder`."""
+def read_status(name: str, folder: RunFolder) -> JobStatus:
+    """Where the job of that name stands, by the folder of its run."""
     try:
         record = folder.record
     except UserError as error:
@@ -52,21 +57,21 @@ def read_status(name, folder):
     state = record["state"]
     if state == "running" and not folder.is_in_use:
         state = "lost"
-    where = [str(record[key]) for key in ("host", "device") if record.get(key) is not None]
-    known = {key: record.get(key) for key in ("exit_code", "reason")}
+    where = [str(part) for part in (record.get("host"), record.get("device")) if part is not None]
     return JobStatus(
         name,
         state,
         progress=read_progress(folder.progress_path),
         fid=last_fid(folder.metrics_path),
         where=":".join(where) or None,
+        exit_code=record.get("exit_code"),
+        reason=record.get("reason"),
         attempts=record.get("attempts", 0),
         missing_metrics=len(record.get("missing_metrics", [])),
-        **known,
     )
 
 
-def last_fid(path):
+def last_fid(path: Path) -> float | None:
     """The last value of the table's FID column, which a network's prefix may precede, or None."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -77,7 +82,7 @@ def last_fid(path):
         return None
 
 
-def print_table(statuses, stream):
+def print_table(statuses: Sequence[JobStatus], stream: TextIO) -> None:
     """Prints a line for each job, why some failed, and how many are in each state."""
     header = ("state", "iteration", "left", "FID", "unmeasured", "exit", "tries", "where", "job")
     rows = [header, *(_row(status) for status in statuses)]
@@ -96,7 +101,7 @@ def print_table(statuses, stream):
 
 
 @contextlib.contextmanager
-def to_reader(stream):
+def to_reader(stream: TextIO) -> Iterator[None]:
     """For printing to a standard stream: a reader that goes away, as `| head` does, is no error."""
     try:
         yield
@@ -105,9 +110,9 @@ def to_reader(stream):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _row(status):
+def _row(status: JobStatus) -> tuple[str, ...]:
     progress = status.progress
-    left = progress and status.state == "running" and progress.seconds_left
+    left = progress.seconds_left if progress and status.state == "running" else None
     return (
         status.state,
         f"{progress.iteration:,}/{progress.iterations:,}" if progress else "-",
@@ -121,7 +126,7 @@ def _row(status):
     )
 
 
-def describe_counts(states):
+def describe_counts(states: Iterable[str]) -> str:
     """`450 jobs: 440 done, 2 running, 8 queued`."""
     counts = Counter(states)
     known = [state for state in STATES if counts[state]]
@@ -131,13 +136,13 @@ def describe_counts(states):
     return f"{total} job{'s' if total != 1 else ''}: {parts}"
 
 
-def format_seconds(seconds):
+def format_seconds(seconds: float) -> str:
     """`H:MM:SS`."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def short_names(jobs):
+def short_names(jobs: Sequence[Job]) -> dict[str, str]:
     """`{name: what tells the job from the others}`, such as `run-3,scale-1.2`."""
     settings = [dataclasses.asdict(job.settings) for job in jobs]
     keys = [key for key in settings[0] if len({values[key] for values in settings}) > 1]

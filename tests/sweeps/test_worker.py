@@ -1,20 +1,26 @@
 """The process of a job: how it ends, and what it says then."""
 
+import dataclasses
 import errno
+import importlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
+import common
 from common.command_line import main
 from common.configuration.settings import make_settings
 from common.errors import UserError
 from common.results.run_folder import RunFolder
 from common.sweeps import worker
+from common.sweeps.attempt import WORKER
 from common.training import run
 from common.training.errors import DivergedError, InterruptedRunError
 from tests.configuration.variants import JOB, NO_GAMMA, config_of
@@ -81,12 +87,60 @@ def test_a_schedulers_child_bears_several_signals(second_kills, code):
 
 def test_a_child_whose_parent_is_gone_ends_at_once(tmp_path):
     message = {"action": "train", "parent": os.getppid(), "folder": str(tmp_path / "run")}
-    command = [sys.executable, "-m", "common.sweeps.worker"]
     result = subprocess.run(
-        command, input=json.dumps(message).encode(), check=False, timeout=60, capture_output=True
+        WORKER, input=json.dumps(message).encode(), check=False, timeout=60, capture_output=True
     )
     assert result.returncode == 75, result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_modules_of_the_current_folder_do_not_stand_in_for_pythons_or_ours(tmp_path):
+    (tmp_path / "common").mkdir()
+    for path in ("common/__init__.py", "json.py"):
+        (tmp_path / path).write_text("raise SystemExit(9)")
+    root = str(Path(common.__file__).parents[1])
+    result = subprocess.run(
+        WORKER,
+        input=json.dumps({"action": "train", "parent": os.getppid()}).encode(),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        check=False,
+        timeout=60,
+        capture_output=True,
+    )
+    assert result.returncode == 75, result.stderr  # which it ends with as its parent is gone
+
+
+def test_users_modules_are_found_in_the_folders_of_the_message_after_all_others(
+    tmp_path, monkeypatch
+):
+    for module in ("losses_of_a_user", "json"):
+        (tmp_path / f"{module}.py").write_text("NAME = 'mine'")
+    message = {"action": "check", "parent": os.getpid(), "search": [str(tmp_path)]}
+    message["variant"] = dataclasses.asdict(NO_GAMMA)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(message)))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "json")
+    monkeypatch.setattr(worker, "die_with", lambda parent: None)
+
+    def check(variant, received):
+        assert (variant, received) == (NO_GAMMA, message)
+        assert importlib.import_module("losses_of_a_user").NAME == "mine"
+        assert not hasattr(importlib.import_module("json"), "NAME")
+        return 7
+
+    monkeypatch.setattr(worker, "_check", check)
+    assert worker.main() == 7
+
+
+def test_a_message_without_folders_adds_none(monkeypatch):
+    message = {"action": "check", "parent": 0, "variant": dataclasses.asdict(NO_GAMMA)}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(message)))
+    monkeypatch.setattr(worker, "die_with", lambda parent: None)
+    monkeypatch.setattr(worker, "_check", lambda *_: 0)
+    before = list(sys.path)
+    assert worker.main() == 0
+    assert sys.path == before
 
 
 def test_the_check_says_which_number_of_devices_does_not_fit(tmp_path, capfd):
