@@ -19,7 +19,7 @@ from common.configuration.sweep import Job, Sweep, expand, results_folder
 from common.errors import UserError
 from common.exit_status import EXIT_OK, EXIT_USER_ERROR
 from common.results.run_folder import RunFolder
-from common.sweeps.attempt import Task
+from common.sweeps.attempt import Task, record_if_readable
 from common.sweeps.slots import open_slots
 from common.sweeps.start import print_status, run_sweep
 from common.sweeps.status import to_reader
@@ -173,6 +173,8 @@ def _run(
         print_status(tasks)
         return EXIT_OK
     _refuse_names_of_others(variant, sweep, folder, file)
+    if not sweep.scheduler.force_rerun:
+        _refuse_folders_of_others(tasks)
     if "TF_CONFIG" in os.environ:
         return _run_as_one_of_several_hosts(sweep, tasks, folder, options)
     status = run_sweep(
@@ -212,6 +214,17 @@ def _refuse_names_of_others(variant: Variant, sweep: Sweep, folder: Path, file: 
                     f"differ in {', '.join(_differences(job, ours[job.folder]))}. Sweep one of "
                     "these keys, or give one file another result_root_folder."
                 )
+
+
+def _refuse_folders_of_others(tasks: list[Task]) -> None:
+    """Refuses folders that hold runs of another configuration.
+
+    Raises:
+        UserError: names the first, and what differs.
+    """
+    for task in tasks:
+        if record_if_readable(task.folder):
+            task.folder.check(task.job.settings)
 
 
 def _differences(job: Job, other: Job) -> list[str]:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypedDict
 
-from common.configuration.settings import Settings, default_values
+from common.configuration.settings import Settings, complete_record
 from common.errors import UserError
 from common.exit_status import EXIT_INTERRUPTED
 from common.files import atomic_write
@@ -68,6 +68,7 @@ class Record(_WhatItIs, Attempter, total=False):
         ended: likewise; None until it has ended.
         exit_code: of the latest attempt's process, negative for the signal that killed it.
         reason: a line that says why it failed.
+        step: name of the step that trains, and `why`.
         missing_metrics: iterations whose metrics failed, -1 for before the first.
     """
 
@@ -78,6 +79,7 @@ class Record(_WhatItIs, Attempter, total=False):
     ended: str | None
     exit_code: int | None
     reason: str | None
+    step: dict[str, str]
     missing_metrics: list[int]
 
 
@@ -96,6 +98,8 @@ class RunFolder:
         path: the folder; it need not exist.
         log_file: name of the run's log in it.
         restore_from: folder of the checkpoint to go on from, if it is not the run's own.
+        defaults: `{key: value}` of the configuration's keys that an older record lacks, where they
+            are not the keys' own: the variant's choices.
     """
 
     def __init__(
@@ -103,8 +107,10 @@ class RunFolder:
         path: str | Path,
         log_file: str = "worker.log",
         restore_from: str | Path | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
+        self._defaults = defaults or {}
         self.record_path = self.path / "run.json"
         self.log_path = self.path / log_file
         self.metrics_path = self.path / "metrics.csv"
@@ -119,7 +125,8 @@ class RunFolder:
 
         It starts from this run's checkpoint; several hosts train so, of which one writes.
         """
-        return RunFolder(Path(root) / self.path.name, self.log_path.name, self.checkpoints)
+        name, log_file = self.path.name, self.log_path.name
+        return RunFolder(Path(root) / name, log_file, self.checkpoints, self._defaults)
 
     @property
     def state(self) -> str:
@@ -172,8 +179,7 @@ class RunFolder:
         record = self.record
         if record is None:
             return
-        # A key that is newer than the record had its default value then.
-        recorded = {**default_values(), **record["settings"]}
+        recorded = complete_record(record["settings"], self._defaults)
         self._refuse_changes("another configuration", recorded, dataclasses.asdict(settings))
 
     def start(
@@ -257,6 +263,7 @@ class RunFolder:
         begun: Record = {
             **record,
             **attempter,
+            "settings": dataclasses.asdict(settings),  # an older record lacks some keys
             "state": "running",
             "started": _now(),
             "ended": None,
@@ -286,6 +293,13 @@ class RunFolder:
         record |= {"ended": _now(), "exit_code": exit_code, "reason": reason}
         self._write_record(record)
         return record
+
+    def note_step(self, name: str, why: str) -> None:
+        """Records which step trains, and the reason."""
+        record = self._read_record()
+        step = {"name": name, "why": why}
+        if record.get("step") != step:
+            self._write_record({**record, "step": step})
 
     def finish(self) -> None:
         """Records that the run is done."""
