@@ -45,8 +45,8 @@ class Choices(Mapping[str, Row], Generic[Row]):
             return self._rows[name]
         if ":" not in name:
             raise UserError(
-                f"{self.kind}={shown(name)}: the value must be one of {', '.join(self._rows)}; or, for "
-                "one of your own, its import path, module:attribute."
+                f"{self.kind}={shown(name)}: the value must be one of {', '.join(self._rows)}; "
+                "or, for one of your own, its import path, module:attribute."
             )
         row = import_path(name, f"{self.kind}={name}")
         if not isinstance(row, self._row_type):

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Variant:
-    """The choices in which the paper's experiments differ, as a variant's `gan_task.py` states them.
+    """The choices in which the paper's experiments differ, as a `gan_task.py` states them.
 
     A choice is a key of the configuration (`common.configuration.settings.Settings`) whose default
     the variant replaces. A configuration may set or sweep it as any other key.

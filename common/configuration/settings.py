@@ -67,7 +67,7 @@ _HAS_PENALTY = _Condition(
 )
 _SPECTRAL = _Condition(
     lambda v: (
-        NORMALIZATIONS[v["sn_mode"]].is_spectral
+        NORMALIZATIONS[v.get("sn_mode", "SN")].is_spectral  # it may be what is missing
         or GENERATOR_NORMALIZATIONS[v["g_sn_mode"]].is_spectral
     ),
     "an sn_mode that estimates spectral norms",
@@ -205,9 +205,7 @@ class Settings:
         choices=("keras", "pytorch"),
     )
     adam_epsilon: float = _key("Adam's epsilon", default=1e-8, minimum=0)
-    latents: str = _key(
-        "distribution of the latents", default="normal", choices=LATENTS
-    )
+    latents: str = _key("distribution of the latents", default="normal", choices=LATENTS)
     sampling: str = _key(
         "how real images are drawn: independently, or in shuffled epochs",
         default="with_replacement",

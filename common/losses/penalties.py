@@ -36,9 +36,7 @@ def r1(inputs: PenaltyInputs) -> tf.Tensor:
 
 
 def _slopes_between(inputs: PenaltyInputs) -> tf.Tensor:
-    return slopes(
-        _input_gradients(inputs, inputs.real + inputs.mix * (inputs.fake - inputs.real))
-    )
+    return slopes(_input_gradients(inputs, inputs.real + inputs.mix * (inputs.fake - inputs.real)))
 
 
 def _input_gradients(inputs: PenaltyInputs, images: tf.Tensor) -> tf.Tensor:

@@ -74,6 +74,7 @@ NORMALIZATIONS = Choices(
     },
 )
 
+
 def _as_it_is(layer: "keras.Layer", **options: Any) -> "keras.Layer":
     del options
     return layer

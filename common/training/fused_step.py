@@ -1,8 +1,8 @@
 """The plain step's quick form, for networks of which it is known to compute the same.
 
 One pass over real and generated images together gives scores, slopes and the loss's gradients
-(`common.layers.image_weights`); where the generator's step reuses the latents of the discriminator's,
-one pass of the generator serves both.
+(`common.layers.image_weights`). Where the generator's step reuses the latents of the
+discriminator's, one pass of the generator serves both.
 """
 
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from common.layers import (
 )
 from common.layers.image_weights import ImageWeights
 from common.losses.penalties import slopes
-from common.networks.build import Networks, call_network
+from common.networks.build import Networks
 from common.training.plain_step import Gradients, PlainStep, Scalars
 from common.training.scalars import slope_scalars
 from common.training.step import (
@@ -66,24 +66,24 @@ class FusedStep(PlainStep):
         if generator_batch is not None or self.settings.summary_after_update:
             return super().last_steps(batch, generator_batch, summaries_due)
         latents = GeneratorBatch(batch.latents, batch.fake_labels)
-        fake, tape = self._generate(latents, 1 + int(self.settings.batch_norm_in_d_steps))
-        updated = self._update_discriminator(batch, tf.stop_gradient(fake))
+        fake, tape = self._recorded(latents, 1 + int(self.settings.batch_norm_in_d_steps))
+        updated = self._update_discriminator(batch, tf.stop_gradient(fake), summaries_due)
         return updated.joined(self._update_generator_by(fake, tape, batch.fake_labels))
 
     def _fake(self, batch: DiscriminatorBatch) -> tf.Tensor:
         with moving_average_advances(int(self.settings.batch_norm_in_d_steps)):
-            return call_network(self.generator, batch.latents, batch.fake_labels, training=True)
+            return self._generate(batch.latents, batch.fake_labels)
 
-    def _generate(
+    def _recorded(
         self, batch: GeneratorBatch, advances: int = 1
     ) -> tuple[tf.Tensor, tf.GradientTape]:
         """A recorded training-mode pass that advances the moving averages `advances` times."""
         with tf.GradientTape() as tape, moving_average_advances(advances):
-            fake = call_network(self.generator, batch.latents, batch.labels, training=True)
+            fake = self._generate(batch.latents, batch.labels)
         return fake, tape
 
     def _update_generator(self, batch: GeneratorBatch) -> StepResult:
-        return self._update_generator_by(*self._generate(batch), batch.labels)
+        return self._update_generator_by(*self._recorded(batch), batch.labels)
 
     def _update_generator_by(
         self, fake: tf.Tensor, tape: tf.GradientTape, labels: Any
@@ -97,8 +97,9 @@ class FusedStep(PlainStep):
         return self._generator_updated(loss, gradients)
 
     def _discriminator_gradients(
-        self, batch: DiscriminatorBatch, fake: tf.Tensor
+        self, batch: DiscriminatorBatch, fake: tf.Tensor, summaries_due: Any
     ) -> tuple[Scalars, Gradients]:
+        del summaries_due  # the slopes come with the gradients
         scalars, gradients = self._adversarial_gradients(batch, fake)
         if self._penalty:
             penalty, penalty_gradients = self._penalty_gradients(batch, fake)

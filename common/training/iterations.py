@@ -123,11 +123,11 @@ class CompiledIterations:
 
     def _row(self, last: np.ndarray, earlier: np.ndarray) -> Row:
         result = _unpacked(self._last_steps, last)
-        steps = [_unpacked(self._earlier_step, values).diagnosis for values in earlier]
+        steps = [_unpacked(self._earlier_step, values) for values in earlier]
         return Row(result.scalars, [*steps, result.diagnosis])
 
     def _run(self, first: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Packed results `[count, ...]` of the last steps and of the earlier discriminator steps."""
+        """Packed results of the last steps and of the earlier ones, `[count, ...]` each."""
         dtype = keras.config.floatx()
         last = tf.TensorArray(dtype, size=count)
         earlier = tf.TensorArray(dtype, size=count)
@@ -137,7 +137,9 @@ class CompiledIterations:
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             earlier = earlier.write(index, self._earlier_steps())
             done = first + tf.cast(index, tf.int64) + 1
-            last = last.write(index, _packed(self._last_steps(done % self._settings.summary_freq == 0)))
+            last = last.write(
+                index, _packed(self._last_steps(done % self._settings.summary_freq == 0))
+            )
         return last.stack(), earlier.stack()
 
     def _earlier_steps(self) -> tf.Tensor:
@@ -151,8 +153,10 @@ class CompiledIterations:
             results = results.write(index, _packed(self._earlier_step()))
         return results.stack()
 
-    def _discriminator_step(self) -> StepResult:
-        return self._on_replicas(self._step.discriminator_step, next(self._batches))
+    def _discriminator_step(self) -> dict[str, tf.Tensor]:
+        return self._on_replicas(
+            lambda batch: self._step.discriminator_step(batch).diagnosis, next(self._batches)
+        )
 
     def _logged_steps(self, summaries_due: tf.Tensor) -> StepResult:
         generator_batch = self._generator_batches and next(self._generator_batches)
@@ -161,8 +165,8 @@ class CompiledIterations:
         self._step.update_average()
         return result
 
-    def _on_replicas(self, function: Callable[..., StepResult], *batches: Any) -> StepResult:
-        """A step's result, the mean over the replicas."""
+    def _on_replicas(self, function: Callable[..., Returned], *batches: Any) -> Returned:
+        """What a step returns, a structure of scalars: the mean over the replicas."""
         if self._settings.jit_compile:
             function = tf.function(function, jit_compile=True, autograph=False)
         results = self._strategy.run(function, batches)
@@ -171,12 +175,12 @@ class CompiledIterations:
         return tf.nest.pack_sequence_as(results, tf.unstack(mean))
 
 
-def _packed(results: StepResult) -> tf.Tensor:
+def _packed(results: Any) -> tf.Tensor:
     """All values of a structure as one vector, in Keras' floatx."""
     return tf.stack([tf.cast(value, keras.config.floatx()) for value in tf.nest.flatten(results)])
 
 
-def _unpacked(function: tf.types.experimental.PolymorphicFunction, values: np.ndarray) -> StepResult:
+def _unpacked(function: Any, values: np.ndarray) -> Any:
     """The structure that a function of one signature returns, of the values of `_packed`."""
     structure = function.get_concrete_function().structured_outputs
     return tf.nest.pack_sequence_as(structure, values.tolist())

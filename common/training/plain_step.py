@@ -65,9 +65,9 @@ class PlainStep:
         """A discriminator update on a batch of its own; then the stored `u` advance.
 
         Returns:
-            Losses, scores and slopes before the update.
+            Losses and scores before the update; slopes where they cost nothing, otherwise zeros.
         """
-        return self._update_discriminator(batch, self._fake(batch))
+        return self._update_discriminator(batch, self._fake(batch), False)
 
     def last_steps(
         self,
@@ -80,12 +80,12 @@ class PlainStep:
         Args:
             batch: of the discriminator step.
             generator_batch: of the generator step; None to take latents and labels of `batch`.
-            summaries_due: whether the values will be logged. Where the discriminator is measured
-                after its update, this costs passes, which are left out otherwise: the values are
-                then those before the update.
+            summaries_due: whether the values will be logged. Slopes, and a discriminator that is
+                measured after its update, cost passes, which are left out otherwise: the values are
+                then zeros, or those before the update.
         """
         fake = self._fake(batch)
-        result = self._update_discriminator(batch, fake)
+        result = self._update_discriminator(batch, fake, summaries_due)
         if self.settings.summary_after_update:
             result = self._measured_anew(result, batch, fake, summaries_due)
         if generator_batch is None:
@@ -95,15 +95,13 @@ class PlainStep:
     def update_average(self) -> None:
         """Advances the generator's moving average, in cross-replica context.
 
-        `average <- decay * average + (1 - decay) * generator` for what is trained; until `ema_start`
-        updates have been made, and of batch norm's own averages always, it is a copy.
+        `average <- decay * average + (1 - decay) * generator` for what is trained. Until
+        `ema_start` updates have been made, and of batch norm's own averages always, it is a copy.
         """
         if self.average is None:
             return
         has_begun = self.optimizers.generator.iterations.value > self.settings.ema_start
-        for average, variable in zip(
-            self.average.variables, self.generator.variables, strict=True
-        ):
+        for average, variable in zip(self.average.variables, self.generator.variables, strict=True):
             decay = self.settings.ema_decay if variable.trainable else 0.0
             kept = tf.where(has_begun, tf.cast(decay, variable.dtype), 0)
             average.assign(kept * average + (1 - kept) * variable)
@@ -111,7 +109,7 @@ class PlainStep:
     def measure_discriminator(self, batch: DiscriminatorBatch) -> StepResult:
         """The discriminator's summaries on a batch, with nothing updated."""
         with _state_kept(self.generator):
-            fake = call_network(self.generator, batch.latents, batch.fake_labels, training=True)
+            fake = self._generate(batch.latents, batch.fake_labels)
         return StepResult(self._summary(batch, fake), {})
 
     # The discriminator's update
@@ -119,12 +117,14 @@ class PlainStep:
     def _fake(self, batch: DiscriminatorBatch) -> tf.Tensor:
         advances = self.settings.batch_norm_in_d_steps
         with contextlib.nullcontext() if advances else _state_kept(self.generator):
-            fake = call_network(self.generator, batch.latents, batch.fake_labels, training=True)
+            fake = self._generate(batch.latents, batch.fake_labels)
         return tf.cast(fake, batch.images.dtype)
 
-    def _update_discriminator(self, batch: DiscriminatorBatch, fake: tf.Tensor) -> StepResult:
+    def _update_discriminator(
+        self, batch: DiscriminatorBatch, fake: tf.Tensor, summaries_due: Any
+    ) -> StepResult:
         """Returns what is measured before the update, and what tells of the update itself."""
-        scalars, gradients = self._discriminator_gradients(batch, fake)
+        scalars, gradients = self._discriminator_gradients(batch, fake, summaries_due)
         sigmas = self._sigmas()
         scalars |= sigma_scalars(sigmas) | gamma_scalars(self.discriminator)
         norm, diagnosis = self._diagnosed("discriminator", gradients)
@@ -132,7 +132,7 @@ class PlainStep:
         return StepResult(scalars | norm, diagnosis | spectral_norms(sigmas))
 
     def _discriminator_gradients(
-        self, batch: DiscriminatorBatch, fake: tf.Tensor
+        self, batch: DiscriminatorBatch, fake: tf.Tensor, summaries_due: Any
     ) -> tuple[Scalars, Gradients]:
         real, variables = batch.images, self._variables(self.discriminator)
         with tf.GradientTape(persistent=True) as tape:
@@ -144,11 +144,16 @@ class PlainStep:
                 scalars |= self._penalized(scalars, self._penalty(self._inputs(batch, fake)))
             loss = self.optimizers.discriminator.scale_loss(scalars["loss/d"])
         gradients = _dense_gradients(tape, loss, variables)
-        real_slopes, fake_slopes = (
-            slopes(tape.gradient(scores, images))
-            for scores, images in ((real_scores, real), (fake_scores, fake))
-        )
-        return scalars | slope_scalars(real_slopes, fake_slopes), gradients
+
+        def measured_slopes() -> Scalars:
+            by_real, by_fake = tape.gradient(real_scores, real), tape.gradient(fake_scores, fake)
+            return slope_scalars(slopes(by_real), slopes(by_fake))
+
+        due = tf.convert_to_tensor(summaries_due)
+        return scalars | tf.cond(due, measured_slopes, _no_slopes), gradients
+
+    def _generate(self, latents: tf.Tensor, labels: Any) -> tf.Tensor:
+        return call_network(self.generator, latents, labels, training=True)
 
     def _score(self, images: tf.Tensor, labels: Any) -> tf.Tensor:
         return full_precision(call_network(self.discriminator, images, labels, training=True))
@@ -217,7 +222,7 @@ class PlainStep:
 
     def _update_generator(self, batch: GeneratorBatch) -> StepResult:
         with tf.GradientTape() as tape:
-            fake = call_network(self.generator, batch.latents, batch.labels, training=True)
+            fake = self._generate(batch.latents, batch.labels)
             loss = self._loss.generator(self._score(fake, batch.labels))
             scaled_loss = self.optimizers.generator.scale_loss(loss)
         gradients = _dense_gradients(tape, scaled_loss, self._variables(self.generator))
@@ -263,6 +268,11 @@ class PlainStep:
     @staticmethod
     def _variables(model: keras.Model) -> list[tf.Variable]:
         return [variable.value for variable in model.trainable_variables]
+
+
+def _no_slopes() -> Scalars:
+    none = tf.zeros([1], keras.config.floatx())
+    return slope_scalars(none, none)
 
 
 def _dense_gradients(

@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from common.choices import Choices, own_module
 from common.configuration.settings import FIELDS, Settings
-from common.data import DATASETS, ImageSource, open_source
+from common.data import ImageSource, open_source
 from common.errors import UserError
 from common.metrics import Evaluator, FeatureNetwork, open_network
 from common.metrics.evaluation import IMAGES_PER_DEVICE
-from common.networks import NETWORKS, ImageShape
+from common.networks import NETWORKS
 from common.networks.build import Networks, build_networks
 from common.randomness import derive_seed
 from common.results.run_folder import RunFolder
@@ -301,9 +301,7 @@ def train_job(
         strategy=resources.strategy,
         step=step,
         pipeline=BatchPipeline(source, settings, root_seed),
-        sampler=Sampler(
-            resources.strategy, step.sampled_generator, settings, root_seed, classes
-        ),
+        sampler=Sampler(resources.strategy, step.sampled_generator, settings, root_seed, classes),
         evaluator=evaluator,
         strict_metrics=resources.options.strict_metrics,
         start_up=start_up,

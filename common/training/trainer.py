@@ -87,12 +87,12 @@ class Trainer:
             metrics = Metrics(
                 settings,
                 folder,
-                evaluator,
-                sampler,
-                self._events,
-                self._checkpoints,
-                watch,
-                stop_requested=lambda: self._stop_requested(),
+                evaluator=evaluator,
+                sampler=sampler,
+                events=self._events,
+                checkpoints=self._checkpoints,
+                watch=watch,
+                stop_requested=self._is_stop_requested,
                 strict=strict_metrics,
             )
             self._parts.append(metrics)
@@ -151,6 +151,9 @@ class Trainer:
 
     def _chunk_ends_at(self, global_id: int) -> bool:
         return any(part.is_due(global_id) for part in self._parts)
+
+    def _is_stop_requested(self) -> bool:
+        return self._stop_requested()
 
     def _progress_bar(self, done: int) -> tqdm:
         return tqdm(

@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from common.metrics import Evaluator
 from common.training.devices import on_all_replicas, open_strategy
-from common.training.run import build_step
-from tests.training.small import VARIANTS, noise_source, small_settings
+from tests.training.small import VARIANTS, noise_source, small_settings, small_step
 from tests.training.test_trainer import MeanColours
 
 
@@ -18,7 +17,7 @@ def main(folder):
     strategy = open_strategy(2)
     variant = VARIANTS["no_gamma_cnn"]
     with strategy.scope():
-        step = build_step(variant, small_settings(variant), 3)
+        step = small_step(small_settings(variant), 3)
     latents = tf.random.stateless_normal([40, 8], [1, 2])
     seen = []
 

@@ -13,8 +13,7 @@ from tensorflow.python.eager import context
 from common.training.batches import BatchPipeline
 from common.training.devices import open_strategy
 from common.training.iterations import CompiledIterations
-from common.training.run import build_step
-from tests.training.small import VARIANTS, noise_source, small_settings
+from tests.training.small import VARIANTS, noise_source, small_settings, small_step
 
 UPDATES = {"ResourceApplyAdam": 3, "AssignVariableOp": 1, "AssignAddVariableOp": 1}
 
@@ -24,9 +23,9 @@ def optimized_graphs(variant, devices=1):
     strategy = open_strategy(devices)
     settings = small_settings(variant)
     with strategy.scope():
-        step = build_step(variant, settings, 3)
+        step = small_step(settings, 3)
     pipeline = BatchPipeline(noise_source(step.discriminator.input_shape[1]), settings, 5)
-    iterations = CompiledIterations(strategy, step, pipeline, settings.n_dis, 0)
+    iterations = CompiledIterations(strategy, step, pipeline, 0)
     context.context().enable_graph_collection()
     try:
         iterations.run(2)

@@ -6,11 +6,12 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.metrics import Evaluator, FeatureNetwork
+from common.networks import NETWORKS
 from common.results.run_folder import RunFolder
 from common.training.batches import BatchPipeline
-from common.training.run import build_step
+from common.training.sampling import Sampler
 from common.training.trainer import Trainer
-from tests.training.small import VARIANTS, noise_source, small_settings
+from tests.training.small import VARIANTS, noise_source, small_settings, small_step
 
 SEED = 11
 
@@ -47,7 +48,7 @@ def train(
     """Trains a small job in `folder`, or goes on; stops after `stop_after` chunks."""
     variant = VARIANTS[name]
     settings = small_settings(variant, **changes)
-    step = build_step(variant, settings, SEED)
+    step = small_step(settings, SEED)
     source = source or noise_source(step.generator.output_shape[1])
     run = RunFolder(folder)
     run.path.mkdir(exist_ok=True)
@@ -68,7 +69,13 @@ def train(
         strategy=tf.distribute.get_strategy(),
         step=step,
         pipeline=BatchPipeline(source, settings, SEED),
-        root_seed=SEED,
+        sampler=Sampler(
+            tf.distribute.get_strategy(),
+            step.sampled_generator,
+            settings,
+            SEED,
+            source.classes if NETWORKS[settings.network].labelled else None,
+        ),
         evaluator=evaluator,
         strict_metrics=strict_metrics,
     )

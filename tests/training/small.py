@@ -2,8 +2,12 @@
 
 import numpy as np
 
-from common.configuration.settings import keys_of, make_settings
+from common.configuration.settings import Settings, keys_of, make_settings
 from common.data import ArraySource
+from common.networks import NETWORKS
+from common.networks.build import Networks, build_networks
+from common.training.steps import choose_step
+from common.variant import Variant
 from diff_gamma_cnn.gan_task import VARIANT as DIFF_GAMMA_CNN
 from no_gamma_cnn.gan_task import VARIANT as NO_GAMMA_CNN
 from no_gamma_resnet.gan_task import VARIANT as NO_GAMMA_RESNET
@@ -50,16 +54,38 @@ _VALUES = {
 
 def values_of(variant, **changes):
     """The smallest configuration of a variant, `{key: value}`, with changes."""
-    keys = keys_of(variant)
-    return {key: value for key, value in {**_VALUES, **changes}.items() if key in keys}
+    keys = keys_of(Variant(variant.name, **{**variant.choices, **changes}))
+    values = {key: value for key, value in _VALUES.items() if key in keys}
+    if variant.choices["gamma"] != "none":
+        values.pop("scale", None)
+    return {**values, **changes}
 
 
-def small_settings(variant, **changes):
+def small_settings(variant, **changes) -> Settings:
     """`Settings` of the smallest kind for a variant, with changes."""
     return make_settings(variant, values_of(variant, **changes))
 
 
-def noise_source(size, count=50):
-    """Random images `[count, size, size, 3]` as an `ImageSource`."""
-    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    return ArraySource("noise", "array", pixels, {"dataset": "noise", "images": count})
+def image_shape_of(settings) -> tuple:
+    """The shape that the settings' network makes, 8x8 in colours where it makes any."""
+    return NETWORKS[settings.network].image_shape(settings.mg) or (8, 8, 3)
+
+
+def small_networks(settings, root_seed=3, classes=5) -> Networks:
+    """The networks of some settings."""
+    return build_networks(settings, root_seed, image_shape_of(settings), classes)
+
+
+def small_step(settings, root_seed=3, classes=5):
+    """The step of some settings, with networks of its own."""
+    return choose_step(settings, small_networks(settings, root_seed, classes)).step
+
+
+def noise_source(shape, count=50, labels=None):
+    """Random images `[count, *shape]` as an `ImageSource`; a number makes square ones in RGB."""
+    shape = (shape, shape, 3) if isinstance(shape, int) else shape
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    facts = {"dataset": "noise", "images": count}
+    if labels is None:
+        return ArraySource("noise", "array", pixels, facts)
+    return ArraySource("noise", "array", pixels, facts, labels=labels)

@@ -30,7 +30,7 @@ def test_any_iteration_can_be_replayed_alone():
     all_batches = take(pipeline(n_dis=2).discriminator_batches(0), 8)
     replayed = take(pipeline(n_dis=2).discriminator_batches(3), 2)
     for ours, theirs in zip(replayed, all_batches[6:], strict=True):
-        for a, b in zip(ours, theirs, strict=True):
+        for a, b in zip(ours[:3], theirs[:3], strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -47,8 +47,9 @@ def test_replicas_share_out_the_same_global_batch():
 
 def test_redrawn_latents_have_the_generators_batch_size_and_are_new():
     resnet = pipeline("no_gamma_resnet", noise_source(32))
-    latents = take(resnet.generator_latents(0), 2)
+    latents = take(resnet.generator_batches(0), 2)
     batches = take(resnet.discriminator_batches(0), 2)
+    latents = [batch.latents for batch in latents]
     assert latents[0].shape == (6, 8)
     assert not np.array_equal(latents[0], latents[1])
     assert not np.isin(batches[0].latents, latents[0]).any()
@@ -73,7 +74,7 @@ def test_everything_has_keras_floatx(dtype, request):
     if dtype == "float64":
         request.getfixturevalue("float64")
     batch = take(pipeline().discriminator_batches(0), 1)[0]
-    assert {x.dtype.name for x in batch} == {dtype}
+    assert {x.dtype.name for x in batch[:3]} == {dtype}
     assert batch.images.shape == (4, 8, 8, 3)
     assert batch.mix.shape == (4, 1, 1, 1)
     assert np.abs(batch.images).max() <= 1

@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from common.errors import UserError
+from common.layers import moving_average_advances
 from common.training import devices
 from common.training.batches import BatchPipeline
-from common.training.run import build_step
-from tests.training.small import VARIANTS, noise_source, small_settings
-from tests.training.straightforward import StraightforwardStep
+from common.training.plain_step import PlainStep
+from tests.training.small import VARIANTS, noise_source, small_networks, small_settings
 from tests.training.train_on_devices import BATCH_SEED, ITERATIONS, STEP_SEED
 
 
@@ -41,13 +41,15 @@ def test_two_devices_train_as_one(tmp_path, name):
         np.testing.assert_allclose(two[key], one[key], rtol=1e-9, atol=1e-9, err_msg=key)
 
 
-class TwoHalves(StraightforwardStep):
+class TwoHalves(PlainStep):
     """One device that normalises each half of a batch by its own statistics."""
 
-    def generate(self, latents, *, advance):
+    def _generate(self, latents, labels):
         first, second = tf.split(latents, 2)
         # The first replica's statistics reach the moving averages.
-        parts = [super().generate(first, advance=advance), super().generate(second, advance=False)]
+        parts = [super()._generate(first, labels)]
+        with moving_average_advances(0):
+            parts.append(super()._generate(second, labels))
         return tf.concat(parts, 0)
 
 
@@ -56,17 +58,17 @@ def test_each_device_normalises_by_its_own_statistics(tmp_path, name, float64):
     del float64
     variant = VARIANTS[name]
     settings = small_settings(variant)
-    step = build_step(variant, settings, STEP_SEED)
-    oracle = TwoHalves(variant, step.generator, step.discriminator, settings)
-    pipeline = BatchPipeline(noise_source(step.generator.output_shape[1]), settings, BATCH_SEED)
-    batches, redrawn = iter(pipeline.discriminator_batches(0)), iter(pipeline.generator_latents(0))
+    oracle = TwoHalves(settings, small_networks(settings, STEP_SEED))
+    pipeline = BatchPipeline(noise_source(8), settings, BATCH_SEED)
+    batches, redrawn = iter(pipeline.discriminator_batches(0)), iter(pipeline.generator_batches(0))
     for _ in range(ITERATIONS):
-        for _ in range(settings.n_dis):
+        for index in range(settings.n_dis):
             batch = next(batches)
-            oracle.discriminator_step(batch)
-        oracle.generator_step(next(redrawn) if variant.redraw_latents else batch.latents)
+            if index < settings.n_dis - 1:
+                oracle.discriminator_step(batch)
+        oracle.last_steps(batch, next(redrawn) if settings.redraw_latents else None)
     results = train(tmp_path, name, 2, "training")
-    for model in (step.generator, step.discriminator):
+    for model in (oracle.generator, oracle.discriminator):
         for variable in model.weights:
             key = f"{model.name}/{variable.path}"
             np.testing.assert_allclose(

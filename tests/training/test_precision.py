@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from common.training.batches import BatchPipeline
 from common.training.iterations import CompiledIterations
-from common.training.run import build_step, set_precision
-from tests.training.small import VARIANTS, noise_source, small_settings
+from common.training.run import set_precision
+from tests.training.small import VARIANTS, noise_source, small_settings, small_step
 
 
 @pytest.fixture(autouse=True)
@@ -20,13 +20,11 @@ def _float32_afterwards():
 def train(name, precision="float32", jit_compile=False, iterations=4, width=2):
     set_precision(precision)
     variant = VARIANTS[name]
-    settings = small_settings(variant, g_lr=1e-4, d_lr=1e-4, width=width)
-    step = build_step(variant, settings, root_seed=3)
+    settings = small_settings(variant, g_lr=1e-4, d_lr=1e-4, width=width, jit_compile=jit_compile)
+    step = small_step(settings, 3)
     pipeline = BatchPipeline(noise_source(step.generator.output_shape[1]), settings, root_seed=5)
     strategy = tf.distribute.get_strategy()
-    compiled = CompiledIterations(
-        strategy, step, pipeline, settings.n_dis, 0, jit_compile=jit_compile
-    )
+    compiled = CompiledIterations(strategy, step, pipeline, 0)
     return step, [row.scalars for row in compiled.run(iterations)]
 
 

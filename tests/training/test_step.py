@@ -1,46 +1,77 @@
-"""The compiled iteration against a straightforward one, written from the specification."""
+"""The fused step against the plain one, and the plain one against the algorithm's words."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from common.layers import BatchNorm, spectral_layers
+from common.networks.build import Networks
 from common.training.batches import BatchPipeline
-from common.training.run import build_step
-from common.training.step import TrainingStep
+from common.training.fused_step import FusedStep
+from common.training.plain_step import PlainStep
 from tests.training.plain_layers import plain_copy
-from tests.training.small import VARIANTS, noise_source, small_settings
-from tests.training.straightforward import StraightforwardStep
+from tests.training.small import (
+    VARIANTS,
+    image_shape_of,
+    noise_source,
+    small_networks,
+    small_settings,
+    small_step,
+)
 
 
-def twins(variant, settings):
-    """The engine's step and a straightforward one that starts from the same values."""
-    step = build_step(variant, settings, root_seed=3)
-    copies = [plain_copy(model) for model in (step.generator, step.discriminator)]
-    return step, StraightforwardStep(variant, *copies, settings)
+def twins(settings):
+    """The fused step, and a plain one that starts from the same values in layers of Keras'."""
+    networks = small_networks(settings)
+    copies = [model and plain_copy(model) for model in networks]
+    return FusedStep(settings, networks), PlainStep(settings, Networks(*copies))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_iterations_are_those_of_the_specification(name, float64):
+def pipeline_for(settings, labels=None):
+    return BatchPipeline(noise_source(image_shape_of(settings), labels=labels), settings, 5)
+
+
+CHOICES = {
+    "one penalty more": {"penalty": "r1", "d_gp_coe": 3.0},
+    "one-sided": {"penalty": "one_sided", "d_gp_coe": 3.0},
+    "Wasserstein": {"loss": "wasserstein"},
+    "non-saturating": {"loss": "non_saturating"},
+    "least squares": {"loss": "least_squares"},
+    "no normalisation": {"sn_mode": "none"},
+    "no normalisation, gammas": {"sn_mode": "none", "gamma": "per_layer"},
+    "scale and shared gamma": {"gamma": "shared"},
+    "constant u and v": {"sn_gradient": "constant", "sn_iterations": 2, "sn_epsilon": "maximum"},
+    "the convolution's own norm": {"sn_mode": "CSN"},
+    "layer norm": {"sn_mode": "LN"},
+    "PyTorch's Adam": {"adam_form": "pytorch"},
+    "uniform latents": {"latents": "uniform"},
+}
+CASES = [
+    *(pytest.param(name, {}, id=name) for name in VARIANTS),
+    *(pytest.param("no_gamma_cnn", changes, id=name) for name, changes in CHOICES.items()),
+    pytest.param("no_gamma_resnet", {"sn_mode": "CSN"}, id="the norm in residual blocks"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), CASES)
+def test_the_fused_step_computes_what_the_plain_one_does(name, changes, float64):
     del float64
-    variant = VARIANTS[name]
-    settings = small_settings(variant)
-    step, plain = twins(variant, settings)
-    source = noise_source(step.generator.output_shape[1])
-    pipeline = BatchPipeline(source, settings, root_seed=5)
+    settings = small_settings(VARIANTS[name], step="fused", **changes)
+    step, plain = twins(settings)
+    pipeline = pipeline_for(settings)
     batches = iter(pipeline.discriminator_batches(0))
-    redrawn = iter(pipeline.generator_latents(0))
-    for _ in range(3):
+    redrawn = iter(pipeline.generator_batches(0))
+    for _ in range(2):
         first, last = next(batches), next(batches)
-        latents = next(redrawn) if variant.redraw_latents else None
-        ours = [step.discriminator_step(first), step.last_steps(last, latents)]
-        theirs = [plain.discriminator_step(b) for b in (first, last)]
-        loss = plain.generator_step(last.latents if latents is None else latents)
-        np.testing.assert_allclose(ours[1]["loss/g"], loss, rtol=1e-7)
-        measured = 1 if variant.summary_after_update else 2
-        for scalars, expected in list(zip(ours, theirs, strict=True))[:measured]:
-            for tag, value in expected.items():
-                np.testing.assert_allclose(scalars[tag], value, rtol=1e-7, err_msg=tag)
+        generator_batch = next(redrawn) if settings.redraw_latents else None
+        for ours, theirs in (
+            (step.discriminator_step(first), plain.discriminator_step(first)),
+            (step.last_steps(last, generator_batch), plain.last_steps(last, generator_batch)),
+        ):
+            assert ours.scalars.keys() == theirs.scalars.keys()
+            assert ours.diagnosis.keys() == theirs.diagnosis.keys()
+            for tag, value in theirs.scalars.items():
+                np.testing.assert_allclose(ours.scalars[tag], value, rtol=1e-6, err_msg=tag)
     for model, copy in (
         (step.generator, plain.generator),
         (step.discriminator, plain.discriminator),
@@ -51,57 +82,104 @@ def test_iterations_are_those_of_the_specification(name, float64):
 
 def test_the_resnets_summary_is_measured_after_the_update(float64):
     del float64
-    variant = VARIANTS["no_gamma_resnet"]
-    settings = small_settings(variant)
-    step, plain = twins(variant, settings)
-    pipeline = BatchPipeline(noise_source(32), settings, root_seed=5)
+    settings = small_settings(VARIANTS["no_gamma_resnet"])
+    step, plain = twins(settings)
+    pipeline = pipeline_for(settings)
     batch = next(iter(pipeline.discriminator_batches(0)))
-    scalars = step.last_steps(batch, next(iter(pipeline.generator_latents(0))))
-    plain.discriminator_step(batch)
-    fake = plain.generate(batch.latents, advance=False)
-    expected = plain.discriminator_loss(batch.images, fake, batch.mix)
-    np.testing.assert_allclose(scalars["loss/d"], expected, rtol=1e-7)
-    real_slopes = plain.slopes(batch.images)
-    np.testing.assert_allclose(scalars["d/min_real_slopes"], tf.reduce_min(real_slopes), rtol=1e-7)
+    scalars = step.last_steps(batch, next(iter(pipeline.generator_batches(0)))).scalars
+    before = plain.discriminator_step(batch).scalars
+    expected = plain.measure_discriminator(batch).scalars
+    assert abs(before["loss/d"] - expected["loss/d"]) > 1e-3
+    for tag in ("loss/d", "d/min_real_slopes", "d/sigma0_0_0"):
+        np.testing.assert_allclose(scalars[tag], expected[tag], rtol=1e-7)
 
 
+@pytest.mark.parametrize("mode", ["plain", "fused"])
 @pytest.mark.parametrize(("name", "advances"), [("no_gamma_cnn", 3), ("no_gamma_resnet", 1)])
-def test_moving_averages_advance_as_often_as_the_originals(name, advances):
+def test_moving_averages_advance_as_often_as_the_originals(name, advances, mode):
     """Per iteration of two discriminator steps and a generator step."""
-    variant = VARIANTS[name]
-    settings = small_settings(variant)
-    step = build_step(variant, settings, root_seed=3)
+    settings = small_settings(VARIANTS[name], step=mode)
+    step = small_step(settings)
     batch_norm = next(x for x in step.generator.layers if isinstance(x, BatchNorm))
     batch_norm.moving_mean.assign(tf.fill(batch_norm.moving_mean.shape, 1e6))
-    pipeline = BatchPipeline(noise_source(step.generator.output_shape[1]), settings, 5)
+    pipeline = pipeline_for(settings)
     batches = iter(pipeline.discriminator_batches(0))
-    latents = next(iter(pipeline.generator_latents(0))) if variant.redraw_latents else None
+    redrawn = next(iter(pipeline.generator_batches(0))) if settings.redraw_latents else None
     step.discriminator_step(next(batches))
-    step.last_steps(next(batches), latents)
+    step.last_steps(next(batches), redrawn)
     kept = np.mean(batch_norm.moving_mean) / 1e6
     np.testing.assert_allclose(kept, 0.9**advances, rtol=1e-4)
 
 
-def test_generator_steps_leave_the_discriminator_and_its_u():
-    variant = VARIANTS["no_gamma_cnn"]
-    step = build_step(variant, small_settings(variant), root_seed=3)
-    latents = tf.random.stateless_normal([4, 8], [1, 2])
+@pytest.mark.parametrize("mode", ["plain", "fused"])
+def test_generator_steps_leave_the_discriminator_and_its_u(mode):
+    settings = small_settings(VARIANTS["no_gamma_resnet"], step=mode)
+    step = small_step(settings)
+    batch = next(iter(pipeline_for(settings).generator_batches(0)))
     before = step.discriminator.get_weights()
-    step._update_generator(*step._generate(latents, 1))
+    step._update_generator(batch)
     for old, new in zip(before, step.discriminator.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.parametrize("advance", ["update", "pass"])
+def test_u_advances_once_an_update_or_in_every_pass(advance):
+    """Without learning, the vectors after an iteration are those after so many power iterations."""
+    changes = {"sn_mode": "SN", "sn_advance": advance, "d_lr": 0.0, "n_dis": 1}
+    settings = small_settings(VARIANTS["no_gamma_cnn"], **changes)
+    step = small_step(settings)
+    layer = spectral_layers(step.discriminator)[2]
+    kernel = layer.layer.kernel.numpy()
+    matrix, u = kernel.reshape(-1, kernel.shape[-1]), layer.u[0].numpy()
+    step.last_steps(next(iter(pipeline_for(settings).discriminator_batches(0))))
+    for _ in range({"update": 1, "pass": 3}[advance]):
+        v = u @ matrix.T
+        u = v / np.linalg.norm(v) @ matrix
+        u /= np.linalg.norm(u)
+    np.testing.assert_allclose(layer.u[0], u, rtol=1e-4, atol=1e-5)
+
+
+def test_a_generators_u_advances_after_its_updates():
+    settings = small_settings(VARIANTS["no_gamma_cnn"], g_sn_mode="SN")
+    step = small_step(settings)
+    layers = spectral_layers(step.generator)
+    assert len(layers) == 5
+    before = [layer.u[0].numpy() for layer in layers]
+    batches = iter(pipeline_for(settings).discriminator_batches(0))
+    step.discriminator_step(next(batches))
+    for layer, u in zip(layers, before, strict=True):
+        np.testing.assert_array_equal(layer.u[0], u)
+    step.last_steps(next(batches))
+    assert not any(np.array_equal(x.u[0], u) for x, u in zip(layers, before, strict=True))
+
+
 def test_optimisers_count_the_updates():
-    variant = VARIANTS["no_gamma_cnn"]
-    settings = small_settings(variant, n_dis=3)
-    step = build_step(variant, settings, root_seed=3)
-    batches = iter(BatchPipeline(noise_source(8), settings, 5).discriminator_batches(0))
+    settings = small_settings(VARIANTS["no_gamma_cnn"], n_dis=3)
+    step = small_step(settings)
+    batches = iter(pipeline_for(settings).discriminator_batches(0))
     for _ in range(2):
         step.discriminator_step(next(batches))
     step.last_steps(next(batches))
     assert step.optimizers.discriminator.iterations.numpy() == 3
     assert step.optimizers.generator.iterations.numpy() == 1
+
+
+def test_the_moving_average_of_the_generator_is_that_of_the_formula():
+    """A copy until it begins, then `decay * average + (1 - decay) * weights`; batch norm's own
+    averages are always copied."""
+    settings = small_settings(VARIANTS["no_gamma_cnn"], ema_decay=0.75, ema_start=2)
+    step = small_step(settings)
+    batches = iter(pipeline_for(settings).discriminator_batches(0))
+    for updates in range(1, 5):
+        old = [variable.numpy() for variable in step.average.variables]
+        step.last_steps(next(batches))
+        step.update_average()
+        weights = [variable.numpy() for variable in step.generator.variables]
+        for variable, before, now in zip(step.average.variables, old, weights, strict=True):
+            decay = 0.75 if variable.trainable and updates > 2 else 0.0
+            expected = decay * before + (1 - decay) * now
+            np.testing.assert_allclose(variable, expected, rtol=1e-6, err_msg=variable.path)
+    assert step.sampled_generator is step.average
 
 
 @pytest.mark.parametrize(
@@ -114,22 +192,11 @@ def test_optimisers_count_the_updates():
     ],
 )
 def test_every_normalised_layer_has_its_tags(name, count, tags):
-    variant = VARIANTS[name]
-    step = build_step(variant, small_settings(variant), root_seed=3)
+    settings = small_settings(VARIANTS[name])
+    step = small_step(settings)
     assert len(spectral_layers(step.discriminator)) == count
-    pipeline = BatchPipeline(
-        noise_source(step.generator.output_shape[1]), small_settings(variant), 5
-    )
-    scalars = step.measure_discriminator(next(iter(pipeline.discriminator_batches(0))))
-    if variant.loss == "wgan_gp":
-        scalars = step.discriminator_step(next(iter(pipeline.discriminator_batches(0))))
+    batch = next(iter(pipeline_for(settings).discriminator_batches(0)))
+    scalars = step.measure_discriminator(batch).scalars
     assert set(tags) <= scalars.keys()
     sigma = [tag for tag in scalars if tag.startswith("d/sigma")]
     assert len(sigma) == 3 * (count - 1) + 1
-
-
-def test_a_missing_penalty_coefficient_is_refused():
-    variant = VARIANTS["same_gamma_cnn"]
-    step = build_step(variant, small_settings(variant), root_seed=3)
-    with pytest.raises(ValueError, match="gp_coefficient"):
-        TrainingStep(variant, step.generator, step.discriminator, step.optimizers)

@@ -19,9 +19,8 @@ from common.training.batches import BatchPipeline
 from common.training.checkpoints import Checkpoints
 from common.training.errors import DivergedError, InterruptedRunError
 from common.training.iterations import CompiledIterations
-from common.training.run import build_step
 from tests.training.runs import SEED, MeanColours, scalars_of, train
-from tests.training.small import VARIANTS, noise_source, small_settings
+from tests.training.small import VARIANTS, noise_source, small_settings, small_step
 
 
 def records_of(folder):
@@ -116,9 +115,9 @@ def test_chunks_change_nothing_and_nothing_is_traced_again():
     settings = small_settings(variant)
 
     def run(counts):
-        step = build_step(variant, settings, SEED)
+        step = small_step(settings, SEED)
         pipeline = BatchPipeline(noise_source(8), settings, SEED)
-        iterations = CompiledIterations(tf.distribute.get_strategy(), step, pipeline, 2, 0)
+        iterations = CompiledIterations(tf.distribute.get_strategy(), step, pipeline, 0)
         rows = [row for count in counts for row in iterations.run(count)]
         assert iterations._compiled.experimental_get_tracing_count() == 1
         return rows
@@ -256,7 +255,7 @@ def test_results_that_cannot_be_written_are_a_clear_error(tmp_path, monkeypatch)
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("common.training.trainer.save_png", full)
+    monkeypatch.setattr("common.training.parts.grids.save_png", full)
     with pytest.raises(UserError, match=r"run: results cannot be written.*No space left.*is safe"):
         train(tmp_path / "run")
 
@@ -286,7 +285,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
     tmp_path, suffix, length, caplog
 ):
     variant = VARIANTS["no_gamma_cnn"]
-    step = build_step(variant, small_settings(variant), SEED)
+    step = small_step(small_settings(variant), SEED)
     for global_id in (3, 7):
         step.generator.layers[1].bias.assign(step.generator.layers[1].bias * 0 + global_id)
         Checkpoints(tmp_path, generator=step.generator).save(global_id, {"from": global_id})
@@ -407,7 +406,7 @@ def test_averages_that_are_not_finite_are_not_saved(tmp_path, name, monkeypatch)
 
 def test_checkpoints_that_are_gone_are_not_taken_for_a_new_run(tmp_path):
     variant = VARIANTS["no_gamma_cnn"]
-    step = build_step(variant, small_settings(variant), SEED)
+    step = small_step(small_settings(variant), SEED)
     Checkpoints(tmp_path, generator=step.generator).save(3, {})
     for path in tmp_path.glob("model-3.*"):
         path.unlink()
@@ -417,7 +416,7 @@ def test_checkpoints_that_are_gone_are_not_taken_for_a_new_run(tmp_path):
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     variant = VARIANTS["no_gamma_cnn"]
-    steps = [build_step(variant, small_settings(variant, width=w), SEED) for w in (2, 3)]
+    steps = [small_step(small_settings(variant, width=w), SEED) for w in (2, 3)]
     Checkpoints(tmp_path, generator=steps[0].generator).save(0, {})
     with pytest.raises(UserError, match="no checkpoint can be restored"):
         Checkpoints(tmp_path, generator=steps[1].generator).restore()

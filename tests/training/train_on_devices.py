@@ -13,8 +13,8 @@ import numpy as np
 from common.training.batches import BatchPipeline
 from common.training.devices import open_strategy
 from common.training.iterations import CompiledIterations
-from common.training.run import build_step, set_precision
-from tests.training.small import VARIANTS, noise_source, small_settings
+from common.training.run import set_precision
+from tests.training.small import VARIANTS, noise_source, small_settings, small_step
 
 ITERATIONS = 5
 STEP_SEED, BATCH_SEED = 3, 5
@@ -38,14 +38,14 @@ def main(name, devices, mode, output):
     variant = VARIANTS[name]
     settings = small_settings(variant)
     with strategy.scope():
-        step = build_step(variant, settings, STEP_SEED)
+        step = small_step(settings, STEP_SEED)
     generator = step.generator
     if mode == "frozen":
         step.generator = Frozen(generator)
         step.generator.build((None, settings.latent_dim))
     source = noise_source(step.discriminator.input_shape[1])
     pipeline = BatchPipeline(source, settings, BATCH_SEED)
-    rows = CompiledIterations(strategy, step, pipeline, settings.n_dis, 0).run(ITERATIONS)
+    rows = CompiledIterations(strategy, step, pipeline, 0).run(ITERATIONS)
     weights = {
         f"{model.name}/{v.path}": _same_on_all_replicas(strategy, v)
         for model in (generator, step.discriminator)

@@ -44,12 +44,12 @@ class Metrics:
         self,
         settings: Settings,
         folder: RunFolder,
+        *,
         evaluator: Evaluator,
         sampler: Sampler,
         events: EventLog,
         checkpoints: Checkpoints,
         watch: DivergenceWatch,
-        *,
         stop_requested: Callable[[], bool],
         strict: bool = False,
     ) -> None:
