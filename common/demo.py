@@ -77,7 +77,7 @@ def configuration(variant, config):
 
 
 def print_table(jobs, folders):
-    """Prints what the demo's jobs reached, and where their pictures are."""
+    """Prints what the demo's jobs reached, and where their images are."""
     print(f"\n{'method':8}{'IS':^21}{'FID':^21}{'seconds':>8}")
     for job, folder in zip(jobs, folders, strict=True):
         rows = _read_rows(folder.metrics_path)

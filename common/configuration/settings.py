@@ -4,13 +4,11 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from common.data import DATASETS
 from common.errors import UserError, shown
 
 _REQUIRED = object()
 _INT_END = 2**63  # where TensorFlow's integers end
-
-
-DATASET_NAMES = ("cifar10", "stl10", "celeba", "imagenet", "digits")
 
 
 def _key(doc, *, default=_REQUIRED, only=None, required=None, **checks):
@@ -57,7 +55,7 @@ class Settings:
     ours and have defaults that change nothing.
     """
 
-    dataset: str = _key("data set", default="imagenet", required=_is_cnn, choices=DATASET_NAMES)
+    dataset: str = _key("data set", default="imagenet", required=_is_cnn, choices=tuple(DATASETS))
     iteration: int = _key("number of training iterations", minimum=1)
     run: int = _key("which repetition this is; part of the seed", minimum=0)
     g_lr: float = _key("learning rate of the generator", minimum=0)

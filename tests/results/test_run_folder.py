@@ -319,7 +319,7 @@ def contents(path):
 
 def test_a_folder_that_is_set_aside_is_new_and_its_files_are_all_kept(started):
     started.metrics_path.write_text("rows")
-    (started.samples / "global_id-199.png").write_text("picture")
+    (started.samples / "global_id-199.png").write_text("image")
     before = contents(started.path)
     started.set_aside()
     assert contents(started.path.with_name("run-0,.old1")) == before
