@@ -16,6 +16,7 @@ setup(
         "common.layers",
         "common.metrics",
         "common.networks",
+        "common.parsers",
         "common.preparation",
         "common.results",
         "common.sweeps",

@@ -185,7 +185,8 @@ def _open_set(text, values):
     from common.metrics.image_sets import open_files  # noqa: PLC0415
 
     path = Path(text).absolute()  # which gives . a name
-    if text in DATASETS:
+    is_own = ":" in text and "/" not in text and not path.exists()  # an import path
+    if text in DATASETS or is_own:
         counts = (values.expected_images, values.expected_classes)
         return open_source(text, Path(values.data_dir or "data"), values.data_route, *counts)
     if not text or not path.name:

@@ -3,10 +3,17 @@
 import numpy as np
 from PIL import Image
 
+from common.data.dataset import Request
+from common.data.source import ImageSource
 from common.errors import UserError
 
-IMAGE_SHAPE = (32, 32, 3)
-COUNT = 1797
+_SIZE = 32
+
+
+def open_sklearn(request: Request) -> ImageSource:
+    """Opens a route: `load_digits`, with its labels."""
+    images, labels = load_digits()
+    return request.source(images, labels=labels)
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -35,6 +42,5 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 def _enlarge(grey: np.ndarray) -> np.ndarray:
     """Enlarges uint8 [8, 8] to uint8 [32, 32, 3]."""
-    height, width, _ = IMAGE_SHAPE
-    picture = Image.fromarray(grey).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(picture.convert("RGB"))
+    image = Image.fromarray(grey).resize((_SIZE, _SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(image.convert("RGB"))

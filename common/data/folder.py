@@ -1,4 +1,4 @@
-"""A folder of class folders with one `.npy` file for every picture: ImageNet's preparation."""
+"""A folder of class folders with one `.npy` file for every image: ImageNet's preparation."""
 
 import hashlib
 import os
@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.data.arrays import read_into
+from common.data.dataset import Request
 from common.data.source import ImageSource
 from common.errors import UserError
+from common.parsers.npy import read_into
 
 _SUFFIX = b".npy"
 
 _READERS = 8
-_POOL = ThreadPoolExecutor(_READERS, thread_name_prefix="pictures")  # its threads start when used
+_POOL = ThreadPoolExecutor(_READERS, thread_name_prefix="images")  # its threads start when used
 
 
 class FolderSource(ImageSource):
-    """Pictures in files `<class>/<picture>.npy`, classes and files sorted by their names' bytes.
+    """Images in files `<class>/<image>.npy`, classes and files sorted by their names' bytes.
 
     Only the names are looked at on opening, and only they are kept (some 30 MB for ImageNet's 1.28
     million); a file's contents are checked whenever it is read, those of some for the `record`.
@@ -38,7 +39,9 @@ class FolderSource(ImageSource):
         UserError: the folder cannot be read, or has something else in it.
     """
 
-    def __init__(self, name: str, folder: Path, image_shape: tuple[int, int, int], advice: str):
+    def __init__(
+        self, name: str, folder: Path, image_shape: tuple[int, int, int], advice: str
+    ) -> None:
         self.name = name
         self.route = "npy"
         self.image_shape = image_shape
@@ -70,19 +73,23 @@ class FolderSource(ImageSource):
         indices = np.asarray(indices)
         outside = indices[(indices < 0) | (indices >= len(self))]
         if len(outside):
-            raise IndexError(f"picture index {outside[0]} is not in [0, {len(self)})")
+            raise IndexError(f"image index {outside[0]} is not in [0, {len(self)})")
         out = np.empty((len(indices), *self.image_shape), np.uint8)
 
         def fill(start: int) -> None:
             for position in range(start, len(indices), _READERS):
                 read_into(self._path(indices[position]), out[position], self._advice)
 
-        # One task for each thread, not for each picture: the queue stays short whatever is asked.
+        # One task for each thread, not for each image: the queue stays short whatever is asked.
         list(_POOL.map(fill, range(min(_READERS, len(indices)))))
         return out
 
+    def read_labels(self) -> np.ndarray:
+        """See `ImageSource.read_labels`: the places of the class folders in their order."""
+        return np.repeat(np.arange(len(self._files)), [len(files) for files in self._files])
+
     def _path(self, index: int) -> str:
-        """Returns the file of the picture at `index`."""
+        """Returns the file of the image at `index`."""
         which = int(np.searchsorted(self._ends, index, side="right"))
         file = self._files[which][index - self._ends[which]]  # counted from the class's end
         return os.fsdecode(os.path.join(self._folder, self._classes[which], file))
@@ -93,6 +100,18 @@ class FolderSource(ImageSource):
         for folder, files in zip(self._classes, self._files, strict=True):
             digest.update(b"".join(folder + b"/" + file + b"\0" for file in files.tolist()))
         return digest.hexdigest()
+
+
+def open_folder(request: Request) -> ImageSource:
+    """Opens a route: the folder of class folders at the data set's place.
+
+    Raises:
+        UserError: see `FolderSource`; or there are not as many images and classes as expected.
+    """
+    path = request.existing()
+    source = FolderSource(request.name, path, request.image_shape, request.advice)
+    request.check_counts(path, len(source), source.classes or 0)
+    return source
 
 
 def _list_classes(folder: bytes, advice: str) -> list[bytes]:

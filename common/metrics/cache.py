@@ -3,12 +3,7 @@
 import hashlib
 import json
 import logging
-import lzma
 import os
-import struct
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +12,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import atomic_write
+from common.parsers.npz import UNREADABLE
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +21,6 @@ Arrays = dict[str, np.ndarray]
 # Entries beside the arrays. A slash keeps them apart from names that callers choose.
 _KEY = "cache/key"
 _DIGEST = "cache/sha256"
-# What NumPy's reader and the modules below it raise on bytes that they did not write.
-UNREADABLE = (
-    *(OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, SyntaxError),
-    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
-    *(MemoryError, OverflowError, RecursionError, tokenize.TokenError, lzma.LZMAError),
-)
 
 
 class DamagedCacheError(Exception):

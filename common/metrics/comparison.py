@@ -174,9 +174,7 @@ class SetComparison:
                 )
             return _Embedded(reference, None, None)
         count = _at_most(self._protocol.real_images, len(reference))
-        # By the data set, for which a folder of that name is no reason.
-        is_imagenet = reference.description.get("dataset") == "imagenet"
-        drawn_again = self._protocol.real_images is not None and is_imagenet
+        drawn_again = self._protocol.real_images is not None and reference.real_with_replacement
         indices = select_real_images(len(reference), count, self._seed, drawn_again)
         accumulator = GaussianAccumulator(self._distance_network.num_features)
         wanted = any(METRICS[name].compare for name in self._metrics)

@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 
 from common.data import ArraySource, ImageSource
-from common.data.arrays import map_any_images
-from common.data.decoding import DECODER_ERRORS, decode
-from common.data.transforms import as_rgb
 from common.errors import UserError
 from common.metrics.frechet import GaussianStatistics
-from common.metrics.statistics_files import NpzFile, read_statistics
+from common.metrics.statistics_files import read_statistics
+from common.parsers.decoding import DECODER_ERRORS, as_rgb, decode
+from common.parsers.npy import map_any_images
+from common.parsers.npz import NpzFile
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 # Pillow goes by the contents, not the name, and would have Ghostscript run a PostScript program.

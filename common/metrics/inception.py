@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
-from common.metrics import file_memory, frozen_graph, torch_inception, torch_weights
+from common.metrics import file_memory, torch_inception
 from common.metrics.cache import cache_folder
 from common.metrics.download import download
 from common.metrics.feature_network import FeatureNetwork
+from common.parsers import frozen_graph, torch_weights
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
 
 from absl import flags
 from tqdm import tqdm
@@ -17,7 +19,7 @@ from common.errors import UserError
 from common.exit_status import EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR
 from common.files import atomic_write
 
-_MOST_WORKERS = 6  # by default: with ImageNet's largest picture they take 475 MB in all
+_MOST_WORKERS = 6  # by default: with ImageNet's largest image they take 475 MB in all
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,11 @@ class Preparation:
         name: the data set's name, for messages.
         archive: the archive's usual name, beside the script.
         output: the usual name of what is made, beside the script.
-        size: height and width of the training pictures.
-        images: the number of pictures in the genuine archive.
+        size: height and width of the training images.
+        images: the number of images in the genuine archive.
         classes: the number of classes in the genuine archive, if it has classes.
-        prepare: does the work; see `Options`. Returns the number of pictures made.
-        skips: whether single pictures may be damaged, so that `--on_error` makes sense.
+        prepare: does the work; see `Options`. Returns the number of images made.
+        skips: whether single images may be damaged, so that `--on_error` makes sense.
         resumes: whether the same command goes on where it stopped.
     """
 
@@ -54,11 +56,11 @@ class Options:
     Attributes:
         input: the archive.
         output: the file or folder to make.
-        size: height and width of the pictures to make.
+        size: height and width of the images to make.
         workers: the number of processes or threads.
-        expected_images: the number of pictures that the archive must have.
+        expected_images: the number of images that the archive must have.
         expected_classes: likewise of classes, or None.
-        skip: whether a damaged picture is skipped, rather than the end of the work.
+        skip: whether a damaged image is skipped, rather than the end of the work.
     """
 
     input: Path
@@ -70,10 +72,10 @@ class Options:
     skip: bool
 
     def check_images(self, found: int) -> None:
-        """Raises a UserError unless this is the number of pictures to expect."""
+        """Raises a UserError unless this is the number of images to expect."""
         if found != self.expected_images:
             raise UserError(
-                f"{self.input}: found {found:,} pictures, expected {self.expected_images:,}; "
+                f"{self.input}: found {found:,} images, expected {self.expected_images:,}; "
                 f"for a subset say --expected_images={found}"
             )
 
@@ -91,13 +93,17 @@ def main(preparation: Preparation, folder: Path, argv: list[str] | None = None) 
     """
     try:
         options = _parse(preparation, folder, sys.argv if argv is None else argv)
-        if options is None:
-            return EXIT_OK
-        with _stopping_on_signals():
-            _run(preparation, options)
+        return EXIT_OK if options is None else _run_stoppable(preparation, options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+
+
+def _run_stoppable(preparation: Preparation, options: Options) -> int:
+    """Does the work, unless a signal stops it; returns the exit status."""
+    try:
+        with _stopping_on_signals():
+            _run(preparation, options)
     except KeyboardInterrupt:
         then = "go on" if preparation.resumes else "start anew"
         print(f"stopped: {options.output} was not made; run it again to {then}", file=sys.stderr)
@@ -111,7 +117,7 @@ def show_progress(total: int, name: str) -> tqdm:
 
 
 def write_skipped(output: Path, skipped: list[tuple[str, str]], total: int) -> None:
-    """Lists the skipped ones of `total` pictures in `<output>.skipped.txt`; removes an old list.
+    """Lists the skipped ones of `total` images in `<output>.skipped.txt`; removes an old list.
 
     Each line is a member's name, a tab, and the reason.
 
@@ -125,8 +131,8 @@ def write_skipped(output: Path, skipped: list[tuple[str, str]], total: int) -> N
     with atomic_write(path) as file:
         file.writelines(f"{name}\t{reason}\n" for name, reason in skipped)
     if len(skipped) == total:
-        raise UserError(f"{output}: none of the {total:,} pictures could be decoded, see {path}")
-    print(f"{len(skipped):,} pictures were skipped, see {path}", file=sys.stderr)
+        raise UserError(f"{output}: none of the {total:,} images could be decoded, see {path}")
+    print(f"{len(skipped):,} images were skipped, see {path}", file=sys.stderr)
 
 
 def _run(preparation: Preparation, options: Options) -> None:
@@ -137,7 +143,7 @@ def _run(preparation: Preparation, options: Options) -> None:
     except OSError as error:  # reading the archive has been explained where it happens
         raise UserError(f"{options.output}: cannot be written ({error})") from error
     seconds = time.monotonic() - start
-    print(f"{options.output}: {made:,} pictures in {seconds:.0f} s")
+    print(f"{options.output}: {made:,} images in {seconds:.0f} s")
     needed = [f"--set expected_images={made}"] if made != preparation.images else []
     if options.expected_classes != preparation.classes:
         needed.append(f"--set expected_classes={options.expected_classes}")
@@ -147,12 +153,12 @@ def _run(preparation: Preparation, options: Options) -> None:
 
 def _define_flags(values: flags.FlagValues, preparation: Preparation, folder: Path) -> None:
     """All options; their help texts are the reference."""
-    common = {"flag_values": values}
-    positive = {"lower_bound": 1, **common}
+    common: dict[str, Any] = {"flag_values": values}
+    positive: dict[str, Any] = {"lower_bound": 1, **common}
     flags.DEFINE_string("input", str(folder / preparation.archive), "the archive", **common)
     flags.DEFINE_string("output", str(folder / preparation.output), "what is made", **common)
     flags.DEFINE_integer(
-        "size", preparation.size, "height and width of the pictures made", upper_bound=1024,
+        "size", preparation.size, "height and width of the images made", upper_bound=1024,
         **positive,
     )  # fmt: skip
     flags.DEFINE_integer(
@@ -163,7 +169,7 @@ def _define_flags(values: flags.FlagValues, preparation: Preparation, folder: Pa
         **positive,
     )
     flags.DEFINE_integer(
-        "expected_images", preparation.images, "pictures the archive must have", **positive
+        "expected_images", preparation.images, "images the archive must have", **positive
     )
     if preparation.classes:
         flags.DEFINE_integer(
@@ -174,7 +180,7 @@ def _define_flags(values: flags.FlagValues, preparation: Preparation, folder: Pa
             "on_error",
             "fail",
             ["fail", "skip"],
-            "what to do about a damaged picture; skip lists it in <output>.skipped.txt",
+            "what to do about a damaged image; skip lists it in <output>.skipped.txt",
             **common,
         )
     flags.DEFINE_bool("help", False, "show this help", short_name="h", **common)
@@ -212,10 +218,10 @@ def _parse(preparation: Preparation, folder: Path, argv: list[str]) -> Options |
 
 
 @contextmanager
-def _stopping_on_signals():
+def _stopping_on_signals() -> Iterator[None]:
     """Turns SIGTERM into KeyboardInterrupt, as SIGINT is already; a second signal kills."""
 
-    def on_signal(number, frame):
+    def on_signal(number: int, frame: FrameType | None) -> NoReturn:
         del number, frame
         for each in previous:
             signal.signal(each, signal.SIG_DFL)

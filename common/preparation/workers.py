@@ -8,10 +8,10 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from common.errors import UserError
 
@@ -26,7 +26,7 @@ def worker_processes(count: int) -> Iterator[Executor]:
     """Starts processes that end with the block, and with this process however it ends.
 
     Processes rather than threads: Pillow's decoders release Python's lock, but the many short calls
-    around them do not, so that two threads decode small pictures hardly faster than one.
+    around them do not, so that two threads decode small images hardly faster than one.
 
     Raises:
         UserError: a process was killed from outside.
@@ -53,7 +53,7 @@ def in_order(
     pool: Executor, work: Callable[[_Task], _Result], tasks: Iterable[_Task], ahead: int
 ) -> Iterator[_Result]:
     """Like `map`, by the pool, drawing at most `ahead` tasks more than there are results."""
-    pending = deque()
+    pending: deque[Future[_Result]] = deque()
     try:
         for task in tasks:
             pending.append(pool.submit(work, task))
@@ -97,7 +97,7 @@ def _one_blas_thread() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _start(lock) -> None:
+def _start(lock: Any) -> None:
     """Prepares a worker process."""
     global _huge_lock  # noqa: PLW0603 (locks reach a process only through its initializer)
     _huge_lock = lock
@@ -107,9 +107,9 @@ def _start(lock) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Lets glibc keep up to 32 MB for the next picture.
+    """Lets glibc keep up to 32 MB for the next image.
 
-    By default it hands most of a picture's memory back to the system, to ask for it again at the
+    By default it hands most of an image's memory back to the system, to ask for it again at the
     next one, which can take longer than the decoding.
     """
     trim_threshold, mmap_threshold = -1, -3  # the numbers in malloc.h
@@ -120,5 +120,7 @@ def _keep_freed_memory() -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from common.errors import UserError
 from common.files import atomic_write, sync
-from common.training.checkpoint_index import check_index
+from common.parsers.checkpoint_index import check_index
 
 KEPT = 5
 _LOG = logging.getLogger(__name__)

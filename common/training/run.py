@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from common.choices import Choices, own_module
 from common.configuration.settings import FIELDS, Settings
-from common.data import ImageSource, open_source
+from common.data import DATASETS, ImageSource, open_source
 from common.errors import UserError
 from common.metrics import Evaluator, FeatureNetwork, open_network
 from common.metrics.evaluation import IMAGES_PER_DEVICE
@@ -112,8 +112,7 @@ class Resources:
         """
         if not self.options.metrics:
             return None
-        default = "digits" if settings.dataset == "digits" else "inception"
-        name = self.options.feature_network or default
+        name = self.options.feature_network or DATASETS[settings.dataset].feature_network
         if name not in self._networks:
             self._networks[name] = open_network(
                 name,
@@ -137,7 +136,7 @@ class Resources:
             fid_real=settings.fid_real,
             cache_dir=self.options.cache_dir,
             metrics=self.options.metrics,
-            with_replacement=settings.dataset == "imagenet",
+            with_replacement=DATASETS[settings.dataset].real_with_replacement,
             batch_size=IMAGES_PER_DEVICE * self._devices_at_hand(),
             embed=on_all_replicas(self.strategy, network),
         )

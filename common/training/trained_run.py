@@ -9,10 +9,10 @@ from common.configuration.settings import FIELDS, Settings, check_value, default
 from common.errors import UserError
 from common.metrics import METRICS
 from common.networks import NETWORKS
+from common.parsers.checkpoint_index import check_index
 from common.randomness import derive_seed
 from common.results.metrics_table import MetricsTable
 from common.results.run_folder import RunFolder
-from common.training.checkpoint_index import check_index
 from common.training.checkpoints import DAMAGES, iteration_of, list_checkpoints
 from common.training.run import Resources, describe_metrics, set_precision
 from common.training.sampling import Sampler

@@ -1,6 +1,6 @@
 """`python preprocess.py`: makes `celeba.npy` from `img_align_celeba.zip` (specification, 5).
 
-The pictures stand in the order of their numbers, uint8 [202599, 64, 64, 3], RGB.
+The images stand in the order of their numbers, uint8 [202599, 64, 64, 3], RGB.
 `python preprocess.py --help` shows the options.
 """
 
@@ -13,17 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.data.array_writer import Places, write_array
-from common.data.celeba import decode_celeba
 from common.errors import UserError
-from common.preparation.members import (
-    Fault,
-    ZipMember,
-    check_name,
-    check_new,
-    decode_members,
-    prepare_members,
-)
+from common.parsers.archives import ZipMember, check_name, check_new
+from common.preparation.array_writer import Places, write_array
+from common.preparation.celeba import decode_celeba
+from common.preparation.members import Fault, decode_members, prepare_members
 from common.preparation.program import Options, Preparation, main, show_progress, write_skipped
 from common.preparation.workers import worker_processes
 
@@ -31,7 +25,7 @@ _NAME = re.compile(r"img_align_celeba/[0-9]{6}\.jpg", re.ASCII)
 
 
 def prepare(options: Options) -> int:
-    """Does the work; returns the number of pictures made."""
+    """Does the work; returns the number of images made."""
     members = _list_members(options.input)
     options.check_images(len(members))
     skipped = []
@@ -42,23 +36,23 @@ def prepare(options: Options) -> int:
     ):
         work = partial(_work, array.places, options.skip)
         for made in prepare_members(pool, options.workers, options.input, members, work):
-            array.take(made.first, made.count)
+            array.take(made.first, made.images)
             skipped.extend(made.faults)
-            progress.update(made.count + len(made.faults))
+            progress.update(made.images + len(made.faults))
         write_skipped(options.output, skipped, len(members))
     return array.count
 
 
 class _Made(NamedTuple):
-    """What a worker made of a few members: `count` pictures from the place `first` on."""
+    """What a worker made of a few members: so many `images` from the place `first` on."""
 
     first: int
-    count: int
+    images: int
     faults: list[Fault]
 
 
 def _work(places: Places, skip: bool, archive: Path, members: list[ZipMember]) -> _Made:
-    """Makes some pictures and writes them, in a row. In a worker process."""
+    """Makes some images and writes them, in a row. In a worker process."""
     pixels = np.empty((len(members), *places.image_shape), np.uint8)
     faults, count = [], 0
     make = partial(decode_celeba, size=places.image_shape[0])
@@ -74,20 +68,20 @@ def _work(places: Places, skip: bool, archive: Path, members: list[ZipMember]) -
             places.fill(file, first, pixels[:count])
     except OSError as error:
         raise UserError(
-            f"{places.path}: cannot be written ({error}); {members[0].name} was the picture"
+            f"{places.path}: cannot be written ({error}); {members[0].name} was the image"
         ) from error
     return _Made(first, count, faults)
 
 
 def _list_members(archive: Path) -> list[ZipMember]:
-    """Returns the pictures in the order of their numbers."""
+    """Returns the images in the order of their numbers."""
     try:
         with zipfile.ZipFile(archive) as file:
             infos = [info for info in file.infolist() if not info.is_dir()]
     # zipfile raises an IndexError of a member without a name.
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, IndexError) as error:
         raise UserError(f"{archive}: not a readable zip archive ({error}); get it anew") from error
-    seen = set()
+    seen: set[str] = set()
     for info in infos:
         check_name(archive, info.filename)
         check_new(archive, info.filename, info.filename, seen)

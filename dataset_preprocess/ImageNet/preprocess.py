@@ -1,6 +1,6 @@
 """`python preprocess.py`: makes `ILSVRC2012/` from `ILSVRC2012_img_train.tar` (specification, 5).
 
-Every picture becomes `ILSVRC2012/<class>/<picture>.npy`, uint8 [128, 128, 3], RGB. Until all are
+Every image becomes `ILSVRC2012/<class>/<image>.npy`, uint8 [128, 128, 3], RGB. Until all are
 there the folder is called `ILSVRC2012.partial`, and the same command goes on with what is missing.
 `python preprocess.py --help` shows the options.
 """
@@ -18,24 +18,17 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from common.data.decoding import decode
-from common.data.transforms import imagenet_picture
 from common.errors import UserError
-from common.preparation.members import (
-    Fault,
-    TarMember,
-    check_new,
-    decode_members,
-    open_archive,
-    prepare_members,
-    sparing,
-)
+from common.parsers.archives import TarMember, check_new, open_archive
+from common.parsers.decoding import decode
+from common.parsers.tar_archive import Window, tar_files
+from common.preparation.members import Fault, decode_members, prepare_members, sparing
 from common.preparation.program import Options, Preparation, main, show_progress, write_skipped
-from common.preparation.tar_archive import Window, tar_files
+from common.preparation.transforms import imagenet_image
 from common.preparation.workers import worker_processes
 
 _CLASS = re.compile(r"(?:\./)?([A-Za-z0-9_]+)\.tar", re.ASCII)
-_PICTURE = re.compile(r"(?:\./)?(?:([A-Za-z0-9_]+)/)?([A-Za-z0-9_]+)\.(?:JPEG|jpg)", re.ASCII)
+_IMAGE = re.compile(r"(?:\./)?(?:([A-Za-z0-9_]+)/)?([A-Za-z0-9_]+)\.(?:JPEG|jpg)", re.ASCII)
 
 
 class _Class(NamedTuple):
@@ -47,22 +40,20 @@ class _Class(NamedTuple):
 
 
 def prepare(options: Options) -> int:
-    """Does the work; returns the number of pictures made."""
+    """Does the work; returns the number of images made."""
     if options.output.exists():
         raise UserError(f"{options.output} is there already; to make it anew, move it away")
     partial = options.output.with_name(options.output.name + ".partial")
     with open_archive(options.input) as archive:
         classes = _list_classes(options, archive)
         with _claimed(partial, {each.name for each in classes}):
-            made = _make_pictures(options, archive, classes, partial)
+            made = _make_images(options, archive, classes, partial)
             os.sync()  # all at once: a million files one by one would take hours
             partial.rename(options.output)
     return made
 
 
-def _make_pictures(
-    options: Options, archive: BinaryIO, classes: list[_Class], partial: Path
-) -> int:
+def _make_images(options: Options, archive: BinaryIO, classes: list[_Class], partial: Path) -> int:
     work = functools.partial(_work, options.size, options.skip, partial)
     skipped, found = [], 0
     with (
@@ -70,10 +61,10 @@ def _make_pictures(
         show_progress(options.expected_images, options.output.name) as progress,
     ):
 
-        def count(pictures: int = 1) -> None:
+        def count(images: int = 1) -> None:
             nonlocal found
-            found += pictures
-            progress.update(pictures)  # which, where bars are switched off, counts nothing
+            found += images
+            progress.update(images)  # which, where bars are switched off, counts nothing
 
         members = _missing(options, archive, classes, partial, count)
         for made, faults in prepare_members(pool, options.workers, options.input, members, work):
@@ -87,11 +78,11 @@ def _make_pictures(
 
 
 def _check_classes(path: Path, classes: list[_Class], partial: Path) -> None:
-    """Raises a UserError if a class has no pictures left: training would refuse its folder."""
+    """Raises a UserError if a class has no images left: training would refuse its folder."""
     for each in classes:
         if not os.listdir(partial / each.name):
             raise UserError(
-                f"{path}: {each.name}.tar: none of its pictures could be decoded; get the archive "
+                f"{path}: {each.name}.tar: none of its images could be decoded; get the archive "
                 "anew, or make one without that class"
             )
 
@@ -99,10 +90,10 @@ def _check_classes(path: Path, classes: list[_Class], partial: Path) -> None:
 def _work(
     size: int, skip: bool, partial: Path, archive: Path, members: list[TarMember]
 ) -> tuple[int, list[Fault]]:
-    """Makes and writes some pictures; returns how many. In a worker process."""
+    """Makes and writes some images; returns how many. In a worker process."""
     faults = []
-    picture = functools.partial(imagenet_picture, size=size)
-    make = functools.partial(decode, prepare=functools.partial(sparing, picture))
+    image = functools.partial(imagenet_image, size=size)
+    make = functools.partial(decode, prepare=functools.partial(sparing, image))
     for member, result in decode_members(make, skip, archive, members):
         if isinstance(result, str):
             faults.append((member.name, result))
@@ -111,21 +102,21 @@ def _work(
     return len(members) - len(faults), faults
 
 
-def _write(path: str, header: bytes, picture: np.ndarray, member: TarMember) -> None:
+def _write(path: str, header: bytes, image: np.ndarray, member: TarMember) -> None:
     try:
         # With room for all of it in the buffer, the file is written at once.
-        with open(path, "wb", buffering=len(header) + picture.nbytes) as file:
+        with open(path, "wb", buffering=len(header) + image.nbytes) as file:
             file.write(header)
-            file.write(picture)
+            file.write(image.data)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error}); {member.name} was the picture"
+            f"{path}: cannot be written ({error}); {member.name} was the image"
         ) from error
 
 
 @functools.lru_cache
 def _header(size: int) -> bytes:
-    """Returns what a picture's file begins with."""
+    """Returns what an image's file begins with."""
     file = io.BytesIO()
     header = {"descr": "|u1", "fortran_order": False, "shape": (size, size, 3)}
     np.lib.format.write_array_header_1_0(file, header)
@@ -134,7 +125,8 @@ def _header(size: int) -> bytes:
 
 def _list_classes(options: Options, archive: BinaryIO) -> list[_Class]:
     """Returns the archives in the archive."""
-    classes, seen = [], set()
+    classes: list[_Class] = []
+    seen: set[str] = set()
     end = os.fstat(archive.fileno()).st_size
     for info in tar_files(options.input, Window(archive, 0, end)):
         name = _CLASS.fullmatch(info.name)
@@ -157,37 +149,37 @@ def _missing(
     partial: Path,
     on_found: Callable[[], None],
 ) -> Iterator[TarMember]:
-    """Yields the pictures that are not made yet; calls `on_found` for each of the others."""
+    """Yields the images that are not made yet; calls `on_found` for each of the others."""
     count = 0
     for each in classes:
         folder = partial / each.name
         folder.mkdir(exist_ok=True)
         complete = _complete(folder, len(_header(options.size)) + 3 * options.size**2)
-        seen = set()
+        seen: set[str] = set()
         for member in _list_members(options.input, archive, each):
             check_new(options.input, member.name, member.stem, seen)
             if (count := count + 1) > options.expected_images:
                 raise UserError(
                     f"{options.input}: has more than the expected {options.expected_images:,} "
-                    "pictures; for another number say --expected_images"
+                    "images; for another number say --expected_images"
                 )
             if member.stem in complete:
                 on_found()
             else:
                 yield member
         if not seen:
-            raise UserError(f"{options.input}: {each.name}.tar has no pictures")
+            raise UserError(f"{options.input}: {each.name}.tar has no images")
         if strange := complete - seen:
             raise UserError(f"{folder / min(strange)}.npy: not of this archive; delete {partial}")
 
 
 def _list_members(path: Path, archive: BinaryIO, which: _Class) -> Iterator[TarMember]:
-    """Yields a class's pictures."""
+    """Yields a class's images."""
     inner = f"{which.name}.tar"
     for info in tar_files(path, Window(archive, which.offset, which.size), inner):
-        found = _PICTURE.fullmatch(info.name)
+        found = _IMAGE.fullmatch(info.name)
         if not found or found[1] not in (None, which.name):
-            raise UserError(f"{path}: {inner}: {info.name} is not <picture>.JPEG of that class")
+            raise UserError(f"{path}: {inner}: {info.name} is not <image>.JPEG of that class")
         yield TarMember(
             name=f"{inner}: {info.name}",
             folder=which.name,

@@ -1,6 +1,6 @@
 """`python preprocess.py`: makes `stl10.npy` from `stl10_binary.tar.gz` (specification, 5).
 
-The unlabelled pictures stand in their order, uint8 [100000, 48, 48, 3], RGB.
+The unlabelled images stand in their order, uint8 [100000, 48, 48, 3], RGB.
 `python preprocess.py --help` shows the options.
 """
 
@@ -13,23 +13,23 @@ from tarfile import TarInfo
 
 import numpy as np
 
-from common.data.array_writer import Places, write_array
-from common.data.transforms import halve_planes, resize_linear
 from common.errors import UserError
-from common.preparation.gzip_reader import GzipReader, lacks_isal
-from common.preparation.members import DamagedError, check_new
+from common.parsers.archives import DamagedError, check_new
+from common.parsers.gzip_reader import GzipReader, lacks_isal
+from common.parsers.tar_archive import tar_files
+from common.preparation.array_writer import Places, write_array
 from common.preparation.program import Options, Preparation, main, show_progress
-from common.preparation.tar_archive import tar_files
+from common.preparation.transforms import halve_planes, resize_linear
 from common.preparation.workers import in_order
 
 MEMBER = "stl10_binary/unlabeled_X.bin"
 STORED_SHAPE = (3, 96, 96)
-_PICTURE = 3 * 96 * 96
-_BLOCK = 32  # pictures at a time, less than a MB
+_IMAGE_BYTES = 3 * 96 * 96
+_BLOCK = 32  # images at a time, less than a MB
 
 
 def prepare(options: Options) -> int:
-    """Does the work; returns the number of pictures made.
+    """Does the work; returns the number of images made.
 
     The archive is one stream, which this thread unpacks; others shrink what it has unpacked, and
     write it. zlib, ISA-L and NumPy let them run at the same time.
@@ -53,11 +53,11 @@ def prepare(options: Options) -> int:
 
 
 def _blocks(options: Options, archive: GzipReader) -> Iterator[tuple[int, bytearray]]:
-    """Yields some pictures' bytes, with the number of the first.
+    """Yields some images' bytes, with the number of the first.
 
     Then it reads the archive to its end, where its checksum is.
     """
-    seen = set()
+    seen: set[str] = set()
     try:
         for info in tar_files(options.input, archive):
             if info.name.removeprefix("./") == MEMBER:
@@ -65,42 +65,42 @@ def _blocks(options: Options, archive: GzipReader) -> Iterator[tuple[int, bytear
                 options.check_images(_count(options, info))
                 for first in range(0, options.expected_images, _BLOCK):
                     count = min(_BLOCK, options.expected_images - first)
-                    yield first, archive.read(_PICTURE * count)
+                    yield first, archive.read(_IMAGE_BYTES * count)
         archive.drain()
     except DamagedError as error:
         raise UserError(f"{options.input}: {MEMBER} is damaged ({error}); get it anew") from error
 
 
 def _count(options: Options, info: TarInfo) -> int:
-    count, rest = divmod(info.size, _PICTURE)
+    count, rest = divmod(info.size, _IMAGE_BYTES)
     if rest:
         raise UserError(
-            f"{options.input}: {MEMBER} has {info.size:,} bytes, not a multiple of {_PICTURE:,}"
+            f"{options.input}: {MEMBER} has {info.size:,} bytes, not a multiple of {_IMAGE_BYTES:,}"
         )
     return count
 
 
 def _work(places: Places, block: tuple[int, bytearray]) -> tuple[int, int]:
-    """Makes some pictures and writes them; returns the first one's number, and how many."""
+    """Makes some images and writes them; returns the first one's number, and how many."""
     first, data = block
     planes = np.frombuffer(data, np.uint8).reshape(-1, *STORED_SHAPE)
-    pictures = _shrink(places.image_shape[0], planes)
+    images = _shrink(places.image_shape[0], planes)
     try:
         with places.open() as file:
-            places.fill(file, first, pictures)
+            places.fill(file, first, images)
     except OSError as error:
         raise UserError(
-            f"{places.path}: pictures {first:,} to {first + len(pictures) - 1:,} of {MEMBER} "
+            f"{places.path}: images {first:,} to {first + len(images) - 1:,} of {MEMBER} "
             f"cannot be written ({error})"
         ) from error
-    return first, len(pictures)
+    return first, len(images)
 
 
 def _shrink(size: int, planes: np.ndarray) -> np.ndarray:
-    """Returns the upright training pictures, uint8 [n, size, size, 3], of uint8 [n, 3, 96, 96]."""
+    """Returns the upright training images, uint8 [n, size, size, 3], of uint8 [n, 3, 96, 96]."""
     if 2 * size == STORED_SHAPE[1]:
         return halve_planes(planes)
-    return np.stack([resize_linear(picture, size) for picture in planes.transpose(0, 3, 2, 1)])
+    return np.stack([resize_linear(image, size) for image in planes.transpose(0, 3, 2, 1)])
 
 
 PREPARATION = Preparation(

@@ -44,9 +44,9 @@ def main():
 
 def _write(name, root, count):
     dataset = DATASETS[name]
-    path = root / dataset.folder / dataset.files[0]
+    path = root / dataset.place.folder / dataset.place.files[0]
     rng = np.random.default_rng(0)
-    if name != "imagenet":
+    if not dataset.place.is_folder:
         path.parent.mkdir(parents=True)
         np.save(path, rng.integers(0, 256, (count, *dataset.image_shape), np.uint8))
         return

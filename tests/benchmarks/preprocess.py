@@ -1,8 +1,8 @@
 """`python -m tests.benchmarks.preprocess`: the preparation against a loop over OpenCV.
 
 Both prepare the same generated archive, by turns, in processes of their own. Every data set gives
-one line of JSON: pictures per second of both (the medians over the rounds), the ratio, the
-processor time that either takes for a picture (which says more than the rates where others use the
+one line of JSON: images per second of both (the medians over the rounds), the ratio, the
+processor time that either takes for an image (which says more than the rates where others use the
 machine), and the largest resident memory, with all child processes, of ours in MB (pages that
 processes share count for each).
 """
@@ -36,11 +36,11 @@ from tests.preparation.archives import (
 )
 
 ROOT = Path(__file__).parents[2]
-DISTINCT = 200  # pictures made; the archives repeat them
+DISTINCT = 200  # images made; the archives repeat them
 
 
 def generate_stl10(path: Path, count: int) -> None:
-    """Pictures whose stream is packed to about 0.9 of its size, as the genuine one's."""
+    """Images whose stream is packed to about 0.9 of its size, as the genuine one's."""
     distinct = [np.asarray(photograph(n, 96, 96, 2)).T for n in range(min(DISTINCT, count))]
     planes = np.stack(distinct)[np.arange(count) % len(distinct)]
     write_stl10(path, planes, 6, test_X=planes[: count // 12].tobytes())
@@ -65,7 +65,7 @@ def generate_imagenet(path: Path, count: int) -> None:
 
 
 def opencv_stl10(archive: Path, output: Path) -> None:
-    """The whole file at once, then picture by picture."""
+    """The whole file at once, then image by image."""
     import cv2  # noqa: PLC0415
 
     with tarfile.open(archive) as tar:
@@ -76,7 +76,7 @@ def opencv_stl10(archive: Path, output: Path) -> None:
 
 
 def opencv_celeba(archive: Path, output: Path) -> None:
-    """Picture by picture."""
+    """Image by image."""
     import cv2  # noqa: PLC0415
 
     made = []
@@ -91,7 +91,7 @@ def opencv_celeba(archive: Path, output: Path) -> None:
 
 
 def opencv_imagenet(archive: Path, output: Path) -> None:
-    """Picture by picture, from the archives within the archive."""
+    """Image by image, from the archives within the archive."""
     import cv2  # noqa: PLC0415
 
     with tarfile.open(archive) as outer:
@@ -110,7 +110,7 @@ def opencv_imagenet(archive: Path, output: Path) -> None:
                     np.save(folder / f"{Path(member.name).stem}.npy", rgb)
 
 
-BENCHMARKS = {  # folder: (makes the archive, pictures, the loop, further options of ours)
+BENCHMARKS = {  # folder: (makes the archive, images, the loop, further options of ours)
     "STL10": (generate_stl10, 40_000, opencv_stl10, []),
     "CelebA": (generate_celeba, 100_000, opencv_celeba, []),
     "ImageNet": (generate_imagenet, 36_000, opencv_imagenet, ["--expected_classes=10"]),
@@ -150,7 +150,7 @@ def _processor_time() -> float:
 
 
 def check_same(ours: Path, theirs: Path) -> None:
-    """Raises a ValueError unless two outputs have the same pictures."""
+    """Raises a ValueError unless two outputs have the same images."""
     files = sorted(ours.glob("*/*.npy")) if ours.is_dir() else [ours]
     if ours.is_dir() and len(files) != len(list(theirs.glob("*/*.npy"))):
         raise ValueError(f"{ours} and {theirs} have not as many files")

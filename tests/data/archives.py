@@ -15,18 +15,24 @@ def rows(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
 
 
+def labels_of(array: np.ndarray) -> np.ndarray:
+    """The labels that go with rows in these tests, int64 [count]: each row's first byte says it."""
+    return (array[:, 0] % 10).astype(np.int64)
+
+
 def python2_batch(array: np.ndarray, fortran: bool = False, **changes: bytes) -> bytes:
     """The instructions that Python 2's cPickle wrote for the genuine batches (protocol 2).
 
     Args:
-        array: uint8 [n, m].
+        array: uint8 [n, m]; its labels are `labels_of(array)`.
         fortran: stores the array in Fortran order.
         changes: replacements for the parts of the pickle that are named below.
     """
     raw = array.tobytes("F" if fortran else "C")
+    labels = b"".join(b"K" + bytes([label]) for label in labels_of(array))
     parts = {
         "head": b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03",
-        "labels": b"U\x06labelsq\x04]q\x05(K\x06K\te",
+        "labels": b"U\x06labelsq\x04]q\x05(" + labels + b"e",
         "key": b"U\x04dataq\x06",
         "reconstruct": b"cnumpy.core.multiarray\n_reconstruct\nq\x07",
         "arguments": b"cnumpy\nndarray\nq\x08K\x00\x85q\tU\x01b\x87Rq\n",

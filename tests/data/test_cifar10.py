@@ -1,4 +1,4 @@
-"""The CIFAR10 archive: right pictures from a real one, a clear refusal of any other."""
+"""The CIFAR10 archive: right images from a real one, a clear refusal of any other."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from common.data import cifar10, open_source
 from common.errors import UserError
-from tests.data.archives import NAMES, add_member, python2_batch, rows, write_archive
+from tests.data.archives import NAMES, add_member, labels_of, python2_batch, rows, write_archive
 
 COUNTS = (3, 1, 4, 2, 5)
 ARRAYS = [rows(count, seed) for seed, count in enumerate(COUNTS)]
@@ -36,7 +36,7 @@ def refused(path, *words):
         assert word in message
 
 
-def test_pictures(tmp_path, path):
+def test_images(tmp_path, path):
     write_archive(path, BATCHES)
     source = open_source("cifar10", tmp_path, "archive", expected_images=15)
     images = source.read(np.arange(15))
@@ -67,12 +67,62 @@ def test_count(tmp_path, path, caplog):
     write_archive(path, BATCHES)
     with caplog.at_level(logging.WARNING):
         assert len(open_source("cifar10", tmp_path)) == 15
-    assert "found 15 pictures, expected 50,000" in caplog.text
+    assert "found 15 images, expected 50,000" in caplog.text
     caplog.clear()
     open_source("cifar10", tmp_path, expected_images=15)
     assert not caplog.records
-    with pytest.raises(UserError, match="found 15 pictures, expected 16"):
+    with pytest.raises(UserError, match="found 15 images, expected 16"):
         open_source("cifar10", tmp_path, expected_images=16)
+
+
+def test_labels(tmp_path, path):
+    python3 = pickle.dumps({"data": ARRAYS[2], "labels": labels_of(ARRAYS[2]).tolist()}, protocol=4)
+    write_archive(path, [*BATCHES[:2], python3, *BATCHES[3:]])
+    source = open_source("cifar10", tmp_path, expected_images=15)
+    assert source.classes == 10
+    assert source.labels.dtype == np.int64
+    first_bytes = source.read(np.arange(15))[:, 0, 0, 0]  # of red, as each row begins
+    assert source.labels.tolist() == [byte % 10 for byte in first_bytes.tolist()]
+    assert len(set(source.labels.tolist())) > 5
+    assert not source.labels.flags.writeable
+    assert "labels" not in str(source.record)
+
+
+def list_of(*instructions):
+    return b"U\x06labelsq\x04]q\x05(" + b"".join(instructions) + b"e"
+
+
+WRONG_LABELS = {
+    "none": (b"", "has no list of labels"),
+    "two": (list_of(b"K\x01") + b"X\x06\0\0\0labels]q\x06(K\x01e", "has no list of labels"),
+    "no list": (b"U\x06labelsq\x04K\x01", "has no list of labels"),
+    "too few": (list_of(), "has 0 labels for 1 images"),
+    "too many": (list_of(b"K\x01K\x01"), "has 2 labels for 1 images"),
+    "too large": (list_of(b"K\x0a"), "label 0, counted from 0, is not one of the numbers 0 to 9"),
+    "negative": (list_of(b"J\xff\xff\xff\xff"), "label 0, counted from 0, is"),
+    "huge": (list_of(b"\x8a\xff" + b"\x7f" * 255), "label 0, counted from 0, is"),
+    "bool": (list_of(b"\x88"), "label 0, counted from 0, is"),
+    "text": (list_of(b"U\x011"), "label 0, counted from 0, is"),
+    "list in it": (list_of(b"]"), "label 0, counted from 0, is"),
+    "record": (
+        list_of(b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"),
+        "label 0, counted from 0, is not",
+    ),
+}
+
+
+@pytest.mark.parametrize(("labels", "words"), WRONG_LABELS.values(), ids=WRONG_LABELS)
+def test_wrong_labels_matter_only_where_labels_are_asked_for(tmp_path, path, labels, words):
+    batch = python2_batch(ARRAYS[1], labels=labels)
+    write_archive(path, [BATCHES[0], batch, *BATCHES[2:]])
+    source = open_source("cifar10", tmp_path, expected_images=15)
+    assert source.read(np.arange(15)).shape == (15, 32, 32, 3)
+    with pytest.raises(UserError) as caught:
+        _ = source.labels
+    message = str(caught.value)
+    assert message.startswith(f"{path}: member cifar-10-batches-py/data_batch_2: ")
+    assert words in message
+    assert "To mend it" in message
 
 
 class _System:

@@ -13,7 +13,7 @@ from common.data.digits import load_digits
 from common.errors import UserError
 
 
-def test_pictures_and_labels():
+def test_images_and_labels():
     images, labels = load_digits()
     assert (images.shape, images.dtype) == ((1797, 32, 32, 3), np.uint8)
     assert (labels.shape, labels.dtype) == ((1797,), np.int64)
@@ -45,6 +45,8 @@ def test_source(tmp_path):
         source = open_source("digits", tmp_path, route)
         assert (source.route, source.image_shape, len(source)) == ("sklearn", (32, 32, 3), 1797)
         assert np.array_equal(source.read(np.arange(1797)), load_digits()[0])
+        assert source.classes == 10
+        assert np.array_equal(source.labels, datasets.load_digits().target)
         assert source.record == {
             "dataset": "digits",
             "route": "sklearn",
@@ -53,7 +55,7 @@ def test_source(tmp_path):
             "sample_sha256": sample,
         }
     assert len(open_source("digits", tmp_path, expected_images=1797)) == 1797
-    with pytest.raises(UserError, match="has 1,797 pictures, not 1,796"):
+    with pytest.raises(UserError, match="found 1,797 images, expected 1,796"):
         open_source("digits", tmp_path, expected_images=1796)
 
 

@@ -8,7 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from common.data import FolderSource, open_source
+from common.data import open_source
+from common.data.folder import FolderSource
 from common.errors import UserError
 
 SHAPE = (128, 128, 3)
@@ -16,7 +17,7 @@ SHAPE = (128, 128, 3)
 FILES = ["n02/b.npy", "n02/a.npy", "n10/z.npy", "n01/n01_10.npy", "n01/n01_9.npy", "n01/B.npy"]
 
 
-def picture(name: str) -> np.ndarray:
+def image(name: str) -> np.ndarray:
     return np.random.default_rng(list(name.encode())).integers(0, 256, SHAPE, dtype=np.uint8)
 
 
@@ -25,7 +26,7 @@ def folder(tmp_path):
     folder = tmp_path / "imagenet" / "ILSVRC2012"
     for name in FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        np.save(folder / name, picture(name))
+        np.save(folder / name, image(name))
     return folder
 
 
@@ -44,14 +45,17 @@ def refused(act, path, *words):
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("route", ["auto", "npy"])
-def test_pictures(tmp_path, route):
+def test_images(tmp_path, route):
     source = open_folder(tmp_path, route)
     assert isinstance(source, FolderSource)
     assert (source.name, source.route, source.image_shape, len(source), source.classes) == (
         "imagenet", "npy", SHAPE, 6, 3,
     )  # fmt: skip
-    expected = np.stack([picture(name) for name in sorted(FILES)])
+    expected = np.stack([image(name) for name in sorted(FILES)])
     assert np.array_equal(source.read(np.arange(6)), expected)
+    assert source.labels.dtype == np.int64
+    assert source.labels.tolist() == [sorted({"n01", "n02", "n10"}).index(name[:3])
+                                      for name in sorted(FILES)]  # fmt: skip
     indices = np.array([5, 0, 0, 3, 2], dtype=np.int64)
     batch = source.read(indices)
     assert batch.dtype == np.uint8
@@ -66,7 +70,7 @@ def test_pictures(tmp_path, route):
 @pytest.mark.parametrize("index", [-1, 6])
 def test_index_out_of_range(tmp_path, folder, index):
     assert folder.is_dir()
-    with pytest.raises(IndexError, match=f"picture index {index} is not in"):
+    with pytest.raises(IndexError, match=f"image index {index} is not in"):
         open_folder(tmp_path).read(np.array([0, index]))
 
 
@@ -91,7 +95,7 @@ def test_record(tmp_path, folder):
 
 
 def sample_digest(*names):
-    return hashlib.sha256(b"".join(picture(name).tobytes() for name in names)).hexdigest()
+    return hashlib.sha256(b"".join(image(name).tobytes() for name in names)).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,7 @@ def test_counts(tmp_path, folder, images, classes, expected):
     refused(
         lambda: open_folder(tmp_path, images=images, classes=classes),
         folder,
-        "found 6 pictures in 3 classes",
+        "found 6 images in 3 classes",
         expected,
         "--set expected_images=6 --set expected_classes=3",
     )
@@ -140,7 +144,7 @@ def test_links_to_files(tmp_path, folder):
     (folder / "n02" / "a.npy").rename(tmp_path / "elsewhere.npy")
     (folder / "n02" / "a.npy").symlink_to(tmp_path / "elsewhere.npy")
     source = open_folder(tmp_path)
-    assert np.array_equal(source.read(np.array([3]))[0], picture("n02/a.npy"))
+    assert np.array_equal(source.read(np.array([3]))[0], image("n02/a.npy"))
 
 
 def test_empty_class(tmp_path, folder):
@@ -151,15 +155,15 @@ def test_empty_class(tmp_path, folder):
 def test_empty_folder(tmp_path):
     folder = tmp_path / "imagenet" / "ILSVRC2012"
     folder.mkdir(parents=True)
-    refused(lambda: open_folder(tmp_path), folder, "found 0 pictures in 0 classes")
+    refused(lambda: open_folder(tmp_path), folder, "found 0 images in 0 classes")
 
 
 def test_name_that_is_not_utf8(tmp_path, folder):
     name = os.fsencode(folder / "n02") + b"/\xff\xfe.npy"
     with open(name, "wb") as file:
-        np.save(file, picture("other"))
+        np.save(file, image("other"))
     source = open_folder(tmp_path, images=7)
-    assert np.array_equal(source.read(np.array([5]))[0], picture("other"))
+    assert np.array_equal(source.read(np.array([5]))[0], image("other"))
 
 
 class Witness:
@@ -167,7 +171,7 @@ class Witness:
         return pytest.fail, ("was unpickled",)
 
 
-ARRAY = picture("n02/a.npy")
+ARRAY = image("n02/a.npy")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +208,7 @@ def test_missing_later(tmp_path, folder):
 @pytest.mark.usefixtures("folder")
 def test_threads_read_alike(tmp_path):
     source = open_folder(tmp_path)
-    expected = np.stack([picture(name) for name in sorted(FILES)])
+    expected = np.stack([image(name) for name in sorted(FILES)])
     wrong = []
 
     def work(seed):

@@ -23,13 +23,19 @@ def test_table():
         "digits": ((32, 32, 3), 1_797),
     }
     assert {name: row.classes for name, row in DATASETS.items() if row.classes} == {
-        "imagenet": 1_000
+        "cifar10": 10,
+        "imagenet": 1_000,
+        "digits": 10,
     }
+    assert [name for name, row in DATASETS.items() if row.class_subsets] == ["imagenet"]
+    assert [name for name, row in DATASETS.items() if row.real_with_replacement] == ["imagenet"]
+    networks = {name: row.feature_network for name, row in DATASETS.items()}
+    assert networks == dict.fromkeys(DATASETS, "inception") | {"digits": "digits"}
 
 
 def test_unknown_name(tmp_path):
     with pytest.raises(
-        UserError, match="'mnist'; there are: cifar10, stl10, celeba, imagenet, digits"
+        UserError, match=r"dataset='mnist': unknown\. Known: cifar10, stl10, celeba, imagenet, dig"
     ):
         open_source("mnist", tmp_path)
 
@@ -60,7 +66,7 @@ def test_expected_images_must_be_positive(tmp_path, count):
 
 @pytest.mark.parametrize("name", ["cifar10", "stl10", "celeba", "digits"])
 def test_expected_classes_without_classes(tmp_path, name):
-    with pytest.raises(UserError, match=f"expected_classes is 10, but the classes of {name} "):
+    with pytest.raises(UserError, match=f"expected_classes is 10, but a subset of {name} "):
         open_source(name, tmp_path, expected_classes=10)
 
 
@@ -116,16 +122,16 @@ def test_array_source_checks_its_array(images):
 
 
 @pytest.mark.parametrize("place", [0, 1, -1])
-def test_records_tell_pictures_apart(tmp_path, place):
-    """Files of the same name and size: the first picture, the next in the sample, or the last."""
+def test_records_tell_images_apart(tmp_path, place):
+    """Files of the same name and size: the first image, the next in the sample, or the last."""
     images = np.random.default_rng(1).integers(0, 256, (600, 48, 48, 3), dtype=np.uint8)
     sample = [i * 599 // 255 for i in range(256)]
     records = []
     for folder in ("one", "other", "again"):
         (tmp_path / folder / "STL10").mkdir(parents=True)
-        pictures = images.copy()
-        pictures[sample[place], 20, 30, 1] ^= folder == "other"
-        np.save(tmp_path / folder / "STL10" / "stl10.npy", pictures)
+        changed = images.copy()
+        changed[sample[place], 20, 30, 1] ^= folder == "other"
+        np.save(tmp_path / folder / "STL10" / "stl10.npy", changed)
         records.append(open_source("stl10", tmp_path / folder, "npy", 600).record)
     one, other, again = records
     assert one == again
@@ -134,7 +140,7 @@ def test_records_tell_pictures_apart(tmp_path, place):
     assert one == other
 
 
-def test_a_record_reads_few_pictures():
+def test_a_record_reads_few_images():
     """However many there are; the first and the last, and few at a time."""
     reads = []
 

@@ -26,12 +26,12 @@ def jpeg(number: int, mode: str = "RGB", orientation: int | None = None) -> byte
     """A smooth JPEG."""
     noise = np.random.default_rng(number).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     height, width = SIZES[number % len(SIZES)]
-    picture = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+    image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     if orientation:
         exif[ExifTags.Base.Orientation] = orientation
     file = io.BytesIO()
-    picture.convert(mode).save(file, "JPEG", exif=exif)
+    image.convert(mode).save(file, "JPEG", exif=exif)
     return file.getvalue()
 
 
@@ -60,7 +60,7 @@ TOLERANCES = {
 
 
 def by_opencv(data: bytes) -> np.ndarray:
-    """What the original's preparation makes of a picture (specification, section 5)."""
+    """What the original's preparation makes of an image (specification, section 5)."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     height, width, _ = pixels.shape
     side = min(height, width)
@@ -104,7 +104,7 @@ def with_archives(tfds_dir, archives):
 
 
 @pytest.mark.usefixtures("with_archives")
-def test_pictures(tmp_path, tfds_dir):
+def test_images(tmp_path, tfds_dir):
     source = open_source("imagenet", tmp_path, "auto", 9, 3)  # no folder, so from TFDS
     found = source.read(np.arange(9))
     examples = tfds.builder(NAME, data_dir=tfds_dir).as_dataset(
@@ -124,6 +124,13 @@ def test_pictures(tmp_path, tfds_dir):
     for name, pixels in zip(names, found, strict=True):
         prepared = np.load(tmp_path / "ILSVRC2012" / name[:9] / name.replace(".JPEG", ".npy"))
         assert np.array_equal(prepared, pixels) == (name != "n02105855_2933.JPEG")
+    synsets = ["n01440764", "n01443537", "n02105855"]
+    assert source.classes == 3
+    assert source.labels.tolist() == [synsets.index(name[:9]) for name in names]
+    (tmp_path / "imagenet" / "ILSVRC2012").parent.mkdir(exist_ok=True)
+    (tmp_path / "ILSVRC2012").rename(tmp_path / "imagenet" / "ILSVRC2012")
+    folder = open_source("imagenet", tmp_path, "npy", 9, 3)
+    assert folder.labels.tolist() == [0] * 4 + [1] * 4 + [2]
     size = (tmp_path / "imagenet" / "imagenet.tfds.npy").stat().st_size
     assert source.description == {
         "dataset": "imagenet",
@@ -138,9 +145,9 @@ def test_pictures(tmp_path, tfds_dir):
 
 @pytest.mark.usefixtures("with_archives")
 def test_counts(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"has 9 pictures .*expected 1,281,167\. .*images=9"):
+    with pytest.raises(UserError, match=r"has 9 images .*expected 1,281,167\. .*images=9"):
         open_source("imagenet", tmp_path, "tfds")
-    words = "found 9 pictures in 3 classes, expected 9 in 1,000.*--set expected_classes=3"
+    words = "found 9 images in 3 classes, expected 9 in 1,000.*--set expected_classes=3"
     with pytest.raises(UserError, match=words):
         open_source("imagenet", tmp_path, "tfds", 9)
     # What was converted is not lost by that.
@@ -200,14 +207,14 @@ def enormous() -> bytes:
         (b"GIF89a" + bytes(99), "cannot identify"),
     ],
 )
-def test_pictures_that_are_refused(tmp_path, tfds_dir, data, words):
+def test_images_that_are_refused(tmp_path, tfds_dir, data, words):
     files = {f"n01440764_{number}.JPEG": jpeg(number) for number in range(5)}
     write_archives(tfds_dir / "downloads" / "manual", {**files, "n01440764_3.JPEG": data})
-    with pytest.raises(UserError, match=rf"imagenet2012 at .* \(picture \d, .*{words}") as caught:
+    with pytest.raises(UserError, match=rf"imagenet2012 at .* \(image \d, .*{words}") as caught:
         open_source("imagenet", tmp_path, "tfds", 5, 1)
     examples = tfds.builder(NAME, data_dir=tfds_dir).as_dataset(
         split="train", decoders={"image": tfds.decode.SkipDecoding()}
     )
     stored = [example["image"] for example in tfds.as_numpy(examples)]
-    assert f"(picture {stored.index(data)}, counted from 0)" in str(caught.value)
+    assert f"(image {stored.index(data)}, counted from 0)" in str(caught.value)
     assert [path.name for path in (tmp_path / "imagenet").iterdir()] == [".imagenet.tfds.npy.lock"]

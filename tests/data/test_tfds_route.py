@@ -18,7 +18,7 @@ from tensorflow_datasets.datasets.celeb_a import celeb_a_dataset_builder as cele
 
 from common.data import open_source, tfds_route
 from common.errors import UserError
-from tests.data.archives import python2_batch, rows, write_archive
+from tests.data.archives import labels_of, python2_batch, rows, write_archive
 from tests.preparation.archives import celeba_name, write_celeba
 from tests.preparation.archives import write_stl10 as write_stl10_archive
 from tests.preparation.scripts import run
@@ -56,7 +56,7 @@ def write_cifar10(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "batches.meta.txt").write_text("\n".join("abcdefghij"))
     for number, array in enumerate(CIFAR_ROWS, start=1):
-        label = np.full((len(array), 1), number, np.uint8)
+        label = labels_of(array).astype(np.uint8)[:, None]
         (folder / f"data_batch_{number}.bin").write_bytes(np.hstack([label, array]).tobytes())
     (folder / "test_batch.bin").write_bytes((bytes([1]) + rows(1, seed=99).tobytes()) * 3)
 
@@ -116,7 +116,7 @@ def tfds_dir(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
 
 
-def pictures(source) -> Counter:
+def counted(source) -> Counter:
     return Counter(image.tobytes() for image in source.read(np.arange(len(source))))
 
 
@@ -132,7 +132,7 @@ def test_cifar10_equals_the_archive(tmp_path):
     write_archive(path, [python2_batch(array) for array in CIFAR_ROWS])
     archive = open_source("cifar10", tmp_path, expected_images=300)
     assert archive.route == "archive"
-    assert pictures(source) == pictures(archive)
+    assert counted(source) == counted(archive)
     assert source.image_shape == archive.image_shape == (32, 32, 3)
     target = tmp_path / "CIFAR10" / "cifar10.tfds.npy"
     assert source.description == {
@@ -152,6 +152,109 @@ def test_cifar10_equals_the_archive(tmp_path):
         assert np.array_equal(source.read(np.array([position]))[0], expected)
 
 
+def labels_by_images(source) -> list[int]:
+    """The labels that the images of `write_cifar10` themselves say."""
+    return (source.read(np.arange(len(source)))[:, 0, 0, 0] % 10).tolist()
+
+
+@pytest.mark.usefixtures("tfds_dir")
+def test_labels(tmp_path, monkeypatch):
+    source = open_source("cifar10", tmp_path, "tfds", expected_images=300)
+    assert source.classes == 10
+    assert source.labels.dtype == np.int64
+    assert source.labels.tolist() == labels_by_images(source)
+    assert len(set(source.labels.tolist())) == 10
+    stored = np.load(tmp_path / "CIFAR10" / "cifar10.tfds.labels.npy")
+    assert np.array_equal(stored, source.labels)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # not even imported
+    again = open_source("cifar10", tmp_path, "tfds", expected_images=300)
+    assert again.labels_sha256 == source.labels_sha256
+    assert again.record == source.record
+
+
+def without_labels(tmp_path):
+    """Makes of a conversion what an earlier version made; returns its record."""
+    source = open_source("cifar10", tmp_path, "tfds", expected_images=300)
+    folder = tmp_path / "CIFAR10"
+    (folder / "cifar10.tfds.labels.npy").unlink()
+    sidecar = folder / "cifar10.tfds.npy.json"
+    kept = json.loads(sidecar.read_text())
+    del kept["labels_sha256"]
+    assert kept == {
+        "name": "cifar10",
+        "splits": ["train"],
+        "order": "splits joined, files in sequence, not shuffled",
+        "builder": "cifar10:3.0.2",
+        "images": 300,
+        "bytes": (folder / "cifar10.tfds.npy").stat().st_size,
+    }
+    sidecar.write_text(json.dumps(kept))
+    return source.record
+
+
+@pytest.mark.usefixtures("tfds_dir")
+def test_conversions_without_labels_are_given_them_when_they_are_asked_for(tmp_path, monkeypatch):
+    record = without_labels(tmp_path)
+    monkeypatch.setattr(tfds_route, "_convert", lambda *_: pytest.fail("converted twice"))
+    with monkeypatch.context() as offline:
+        offline.setitem(sys.modules, "tensorflow_datasets", None)
+        assert open_source("cifar10", tmp_path, "tfds", expected_images=300).record == record
+    source = open_source("cifar10", tmp_path, "tfds", expected_images=300)
+    assert source.labels.tolist() == labels_by_images(source)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    again = open_source("cifar10", tmp_path, "tfds", expected_images=300)
+    assert np.array_equal(again.labels, source.labels)
+    assert again.record == record
+
+
+@pytest.mark.usefixtures("tfds_dir")
+@pytest.mark.parametrize("where", [0, 256])
+def test_labels_of_other_images_are_not_taken(tmp_path, where):
+    without_labels(tmp_path)
+    target = tmp_path / "CIFAR10" / "cifar10.tfds.npy"
+    converted = np.lib.format.open_memmap(target, mode="r+")
+    converted[where, 5, 6, 0] ^= 1
+    converted.flush()
+    source = open_source("cifar10", tmp_path, "tfds", expected_images=300)
+    with pytest.raises(UserError, match=r"has other images by now .*Delete .* to convert it anew"):
+        _ = source.labels
+    sidecar = target.with_name("cifar10.tfds.npy.json")
+    sidecar.write_text(sidecar.read_text().replace("cifar10:3.0.2", "cifar10:3.0.1"))
+    source = open_source("cifar10", tmp_path, "tfds", expected_images=300)
+    with pytest.raises(UserError, match=r"has other images by now \(cifar10:3\.0\.2 at"):
+        _ = source.labels
+
+
+HOSTILE_LABELS = {
+    "missing": lambda path: path.unlink(),
+    "too few": lambda path: np.save(path, np.zeros(299, np.int64)),
+    "other type": lambda path: np.save(path, np.zeros(300, np.float64)),
+    "objects": lambda path: np.save(path, np.array([0] * 300, object)),
+    "others": lambda path: np.save(path, np.zeros(300, np.int64)),
+    "torn": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+}
+
+
+@pytest.mark.usefixtures("tfds_dir")
+@pytest.mark.parametrize("damage", HOSTILE_LABELS.values(), ids=HOSTILE_LABELS)
+def test_damaged_labels_are_made_anew(tmp_path, damage, caplog):
+    path = tmp_path / "CIFAR10" / "cifar10.tfds.labels.npy"
+    expected = open_source("cifar10", tmp_path, "tfds", expected_images=300).labels
+    damage(path)
+    found = open_source("cifar10", tmp_path, "tfds", expected_images=300)
+    with caplog.at_level(logging.WARNING):
+        assert np.array_equal(found.labels, expected)
+    assert str(path) in caplog.text
+    assert np.array_equal(np.load(path), expected)
+
+
+@pytest.mark.usefixtures("tfds_dir")
+def test_no_labels(tmp_path):
+    for name, count in (("stl10", 9), ("celeba", FACES)):
+        source = open_source(name, tmp_path, "tfds", expected_images=count)
+        assert (source.classes, source.labels, source.labels_sha256) == (None, None, None)
+
+
 def reference(name, split):
     builder = tfds.builder(name, data_dir=os.environ["TFDS_DATA_DIR"])
     return builder.as_dataset(split=split, read_config=tfds.ReadConfig(interleave_cycle_length=1))
@@ -162,13 +265,13 @@ def test_stl10(tmp_path):
     source = open_source("stl10", tmp_path, "tfds", expected_images=9)
     upright = STL_FILE.transpose(0, 3, 2, 1)  # the file has columns, not rows
     blocks = upright.reshape(9, 48, 2, 48, 2, 3).astype(int).sum(axis=(2, 4))
-    assert pictures(source) == as_counter(((blocks + 2) // 4).astype(np.uint8))
+    assert counted(source) == as_counter(((blocks + 2) // 4).astype(np.uint8))
     opencv = [cv2.resize(image, (48, 48), interpolation=cv2.INTER_LINEAR) for image in upright]
-    assert pictures(source) == as_counter(opencv)
+    assert counted(source) == as_counter(opencv)
     archive = write_stl10_archive(tmp_path / "stl10_binary.tar.gz", STL_FILE)
     output = f"--output={tmp_path}/STL10/stl10.npy"
     assert run("STL10", archive, "--expected_images=9", output) == 0
-    assert pictures(open_source("stl10", tmp_path, "npy", 9)) == pictures(source)
+    assert counted(open_source("stl10", tmp_path, "npy", 9)) == counted(source)
 
 
 @pytest.mark.usefixtures("tfds_dir")
@@ -179,16 +282,16 @@ def test_celeba(tmp_path):
         bgr = cv2.imdecode(np.frombuffer(face(number), np.uint8), cv2.IMREAD_COLOR)
         crop = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)[45:173, 25:153]
         expected.append(cv2.resize(crop, (64, 64), interpolation=cv2.INTER_LINEAR))
-    assert pictures(source) == as_counter(expected)
+    assert counted(source) == as_counter(expected)
     assert source.image_shape == (64, 64, 3)
-    # Joined in order: 5 training pictures, then 1 for validation, then 1 for testing.
+    # Joined in order: 5 training images, then 1 for validation, then 1 for testing.
     last = source.read(np.array([5, 6]))
     assert np.array_equal(last, np.stack(expected[5:]))
     faces = {celeba_name(number): face(number) for number in range(1, FACES + 1)}
     archive = write_celeba(tmp_path / "img_align_celeba.zip", faces)
     output = f"--output={tmp_path}/CelebA/celeba.npy"
     assert run("CelebA", archive, f"--expected_images={FACES}", output) == 0
-    assert pictures(open_source("celeba", tmp_path, "npy", FACES)) == pictures(source)
+    assert counted(open_source("celeba", tmp_path, "npy", FACES)) == counted(source)
 
 
 @pytest.mark.usefixtures("tfds_dir")
@@ -199,7 +302,7 @@ def test_converted_only_once(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # not even imported
     second = open_source("stl10", tmp_path, "tfds", expected_images=9)
     assert second.record == first.record
-    assert pictures(second) == pictures(first)
+    assert counted(second) == counted(first)
     with pytest.raises(UserError, match=r"found uint8 \[9, .*expected uint8 \[8, .*Delete"):
         open_source("stl10", tmp_path, "tfds", expected_images=8)
 
@@ -230,10 +333,10 @@ def remove_array(target, sidecar):
     "damage", [damage_array, damage_order, damage_splits, remove_sidecar, remove_array]
 )
 def test_stale_or_partial_files_are_not_used(tmp_path, damage):
-    expected = pictures(open_source("stl10", tmp_path, "tfds", expected_images=9))
+    expected = counted(open_source("stl10", tmp_path, "tfds", expected_images=9))
     target = tmp_path / "STL10" / "stl10.tfds.npy"
     damage(target, target.with_name("stl10.tfds.npy.json"))
-    assert pictures(open_source("stl10", tmp_path, "tfds", expected_images=9)) == expected
+    assert counted(open_source("stl10", tmp_path, "tfds", expected_images=9)) == expected
 
 
 @pytest.mark.usefixtures("tfds_dir")
@@ -268,7 +371,7 @@ def test_sidecar_goes_before_its_array(tmp_path, monkeypatch):
     open_source("stl10", tmp_path, "tfds", expected_images=9)
     sidecar = tmp_path / "STL10" / "stl10.tfds.npy.json"
     damage_order(None, sidecar)
-    monkeypatch.setattr(tfds_route, "_write_pictures", lambda *_: pytest.fail("crash"))
+    monkeypatch.setattr(tfds_route, "_write_images", lambda *_: pytest.fail("crash"))
     with pytest.raises(pytest.fail.Exception, match="crash"):
         open_source("stl10", tmp_path, "tfds", expected_images=9)
     assert not sidecar.exists()
@@ -285,7 +388,7 @@ def test_two_runs_at_once_convert_once(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_route, "_convert", counting)
 
     def work():
-        found.append(pictures(open_source("stl10", tmp_path, "tfds", expected_images=9)))
+        found.append(counted(open_source("stl10", tmp_path, "tfds", expected_images=9)))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -294,12 +397,12 @@ def test_two_runs_at_once_convert_once(tmp_path, monkeypatch):
         thread.join()
     assert len(calls) == 1
     assert len(found) == 4
-    assert all(pictures == found[0] for pictures in found)
+    assert all(images == found[0] for images in found)
 
 
 @pytest.mark.usefixtures("tfds_dir")
 def test_wrong_count(tmp_path):
-    with pytest.raises(UserError, match=r"has 300 pictures of cifar10 \(train\) .*expected 50,000"):
+    with pytest.raises(UserError, match=r"has 300 images of cifar10 \(train\) .*expected 50,000"):
         open_source("cifar10", tmp_path, "tfds")
     assert not (tmp_path / "CIFAR10" / "cifar10.tfds.npy").exists()
 
@@ -307,8 +410,8 @@ def test_wrong_count(tmp_path):
 @pytest.mark.usefixtures("tfds_dir")
 def test_wrong_stored_size(tmp_path, monkeypatch):
     spec = tfds_route.TfdsSpec("stl10", ("unlabelled",), (95, 96, 3), None)
-    monkeypatch.setattr(tfds_route, "STL10", spec)
-    with pytest.raises(UserError, match="a picture of 96x96, not 96x95"):
+    monkeypatch.setitem(tfds_route.SPECS, "stl10", spec)
+    with pytest.raises(UserError, match="an image of 96x96, not 96x95"):
         open_source("stl10", tmp_path, "tfds", expected_images=9)
 
 

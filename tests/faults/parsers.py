@@ -8,6 +8,7 @@ the functions called `hostile...` must be refused.
 import contextlib
 import functools
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -27,19 +28,20 @@ from PIL import Image
 from common import command_line, evaluate
 from common.configuration.sweep import expand
 from common.data import open_source, tfds_route
-from common.data.celeba import decode_celeba
-from common.data.decoding import decode
 from common.data.folder import FolderSource
-from common.data.transforms import imagenet_picture
 from common.errors import UserError
 from common.exit_status import EXIT_OK, EXIT_USER_ERROR
 from common.metrics import cache, file_memory
 from common.metrics.frechet import GaussianStatistics, frechet_distance
 from common.metrics.image_sets import open_files
 from common.metrics.inception import MEMBER_NAME, open_inception
-from common.metrics.torch_weights import read_state_dict
-from common.preparation.members import TarMember, decode_members
+from common.parsers.archives import TarMember
+from common.parsers.decoding import decode
+from common.parsers.torch_weights import read_state_dict
+from common.preparation.celeba import decode_celeba
+from common.preparation.members import decode_members
 from common.preparation.program import main as preprocess
+from common.preparation.transforms import imagenet_image
 from common.results.events import EventLog
 from common.results.metrics_table import MetricsTable
 from common.results.run_folder import RunFolder
@@ -52,7 +54,7 @@ from tests.data import archives
 from tests.faults import table_files
 from tests.metrics import torch_files
 from tests.metrics.graphs import small_inception
-from tests.preparation import archives as pictures
+from tests.preparation import archives as preparation
 from tests.preparation.scripts import load
 from tests.training.small import small_settings
 
@@ -78,6 +80,7 @@ def _read_cifar10(box, spoiler, batches):
     path.write_bytes(_gzipped(spoiler, _tar(spoiler, files)))
     source = open_source("cifar10", box, "archive")
     source.read(np.arange(len(source)))
+    _ = source.labels
 
 
 # npy files
@@ -92,7 +95,7 @@ def npy(box, spoiler):
 
 
 def npy_folder(box, spoiler):
-    """ImageNet's folders of one file for each picture."""
+    """ImageNet's folders of one file for each image."""
     for number in range(4):
         folder = box / "data" / _as_name(spoiler.text(f"n0{number % 2}"))
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,12 +118,36 @@ def tfds_sidecar(box, spoiler):
         open_source("stl10", box, "tfds", expected_images=2).read(np.arange(2))
 
 
+def tfds_labels(box, spoiler):
+    """The labels of a file converted from tensorflow-datasets."""
+    path = box / "CIFAR10" / "cifar10.tfds.npy"
+    path.parent.mkdir()
+    path.write_bytes(_npy(_noise(2, 32, 32, 3)))
+    labels = np.array([7, 0])
+    path.with_name("cifar10.tfds.labels.npy").write_bytes(spoiler.data(_npy(labels)))
+    found = {"name": "cifar10", "splits": ["train"], "builder": "cifar10:3.0.2", "images": 2}
+    found |= {"order": "splits joined, files in sequence, not shuffled", "bytes": 6272}
+    found["labels_sha256"] = hashlib.sha256(labels.tobytes()).hexdigest()
+    path.with_name(f"{path.name}.json").write_bytes(spoiler.document(json.dumps(found)))
+    missing = UserError("they would be taken anew")
+    with (
+        mock.patch.object(tfds_route, "_convert", side_effect=missing),
+        mock.patch.object(tfds_route, "_add_labels", side_effect=missing),
+    ):
+        source = open_source("cifar10", box, "tfds", expected_images=2)
+        if source.labels.tolist() != [7, 0]:
+            raise AssertionError("other labels than were written")
+
+
 # Preparation
 
 
 def stl10(box, spoiler):
     """STL10's archive, a gzip file with a tar stream."""
-    members = {"stl10_binary/class_names.txt": b"bird\n", pictures.STL10_MEMBER: bytes(3 * 96 * 96)}
+    members = {
+        "stl10_binary/class_names.txt": b"bird\n",
+        preparation.STL10_MEMBER: bytes(3 * 96 * 96),
+    }
     _prepare("STL10", box, _gzipped(spoiler, _tar(spoiler, members)), 1)
 
 
@@ -129,7 +156,7 @@ def celeba(box, spoiler):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(2):
-            folder, _, name = spoiler.text(pictures.celeba_name(number)).partition("/")
+            folder, _, name = spoiler.text(preparation.celeba_name(number)).partition("/")
             name = f"{_as_name(folder)}/{_as_name(name)}".encode(errors="replace").decode()
             archive.writestr(name, spoiler.data(_jpeg(218, 178)))
     _prepare("CelebA", box, spoiler.data(file.getvalue()), 2)
@@ -161,7 +188,7 @@ def _prepare(name, box, data, count, *options):
         _end(preprocess, script.PREPARATION, box, ["preprocess.py", *arguments])
 
 
-# Pictures
+# Images
 
 
 def jpeg(box, spoiler):
@@ -171,27 +198,27 @@ def jpeg(box, spoiler):
 
 def progressive_jpeg(box, spoiler):
     """A progressive JPEG of ImageNet, turned by EXIF."""
-    _decode(box, spoiler.data(_jpeg(20, 24, progressive=True, orientation=6)), _imagenet_picture)
+    _decode(box, spoiler.data(_jpeg(20, 24, progressive=True, orientation=6)), _imagenet_image)
 
 
 def cmyk_jpeg(box, spoiler):
     """One of ImageNet's few in CMYK."""
-    _decode(box, spoiler.data(_jpeg(20, 24, mode="CMYK")), _imagenet_picture)
+    _decode(box, spoiler.data(_jpeg(20, 24, mode="CMYK")), _imagenet_image)
 
 
 def png(box, spoiler):
     """A PNG, spoilt before its checksums or after."""
-    _decode(box, _png(spoiler), _imagenet_picture)
+    _decode(box, _png(spoiler), _imagenet_image)
 
 
-def _imagenet_picture(data):
-    return decode(data, functools.partial(imagenet_picture, size=16))
+def _imagenet_image(data):
+    return decode(data, functools.partial(imagenet_image, size=16))
 
 
 def _decode(box, data, make):
     path = box / "archive"
     path.write_bytes(data)
-    member = TarMember("picture", "class", "stem", 0, len(data))
+    member = TarMember("image", "class", "stem", 0, len(data))
     for _ in decode_members(make, False, path, [member]):
         pass
 
@@ -244,7 +271,7 @@ def hostile_torch(box, spoiler):
 
 
 def image_folder(box, spoiler):
-    """A folder of pictures."""
+    """A folder of images."""
     (box / "set" / "inner").mkdir(parents=True)
     for number, data in enumerate([_png(spoiler), spoiler.data(_jpeg(12, 10))]):
         kind = ("png", "jpg")[number]
@@ -254,7 +281,7 @@ def image_folder(box, spoiler):
 
 
 def image_zip(box, spoiler):
-    """A zip archive of pictures."""
+    """A zip archive of images."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/0.png", _png(spoiler))
@@ -264,14 +291,14 @@ def image_zip(box, spoiler):
 
 
 def image_tar(box, spoiler):
-    """A tar archive of pictures."""
-    (box / "set.tar").write_bytes(spoiler.data(_tar(spoiler, _picture_files(spoiler))))
+    """A tar archive of images."""
+    (box / "set.tar").write_bytes(spoiler.data(_tar(spoiler, _image_files(spoiler))))
     _read_set(box / "set.tar")
 
 
 def image_tar_gz(box, spoiler):
-    """A compressed tar archive of pictures."""
-    (box / "set.tgz").write_bytes(_gzipped(spoiler, _tar(spoiler, _picture_files(spoiler))))
+    """A compressed tar archive of images."""
+    (box / "set.tgz").write_bytes(_gzipped(spoiler, _tar(spoiler, _image_files(spoiler))))
     _read_set(box / "set.tgz")
 
 
@@ -309,16 +336,16 @@ def hostile_bomb(box, spoiler):
     _read_set(box / "set.npz")
 
 
-def hostile_picture(box, spoiler):
-    """A picture in a format that Pillow would have another program read."""
+def hostile_image(box, spoiler):
+    """An image in a format that Pillow would have another program read."""
     (box / "set").mkdir()
     data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
     (box / "set" / "0.png").write_bytes(spoiler.data(data))
     _read_set(box / "set")
 
 
-def hostile_large_picture(box, spoiler):
-    """A black picture of 169 million pixels in 21 kB."""
+def hostile_large_image(box, spoiler):
+    """A black image of 169 million pixels in 21 kB."""
     (box / "set").mkdir()
     (box / "set" / "0.png").write_bytes(spoiler.data(_large_png()))
     _read_set(box / "set")
@@ -562,7 +589,7 @@ def _bomb():
 
 @functools.cache
 def _large_png():
-    return pictures.encode(Image.new("1", (13_000, 13_000)), "PNG")
+    return preparation.encode(Image.new("1", (13_000, 13_000)), "PNG")
 
 
 def _tar(spoiler, files):
@@ -584,12 +611,12 @@ def _gzipped(spoiler, data):
 
 @functools.cache
 def _jpeg(height, width, mode="RGB", **options):
-    return pictures.encode(pictures.photograph(0, height, width).convert(mode), **options)
+    return preparation.encode(preparation.photograph(0, height, width).convert(mode), **options)
 
 
 @functools.cache
 def _encoded(kind):
-    return pictures.encode(pictures.photograph(0, 12, 10), kind)
+    return preparation.encode(preparation.photograph(0, 12, 10), kind)
 
 
 def _png(spoiler):
@@ -605,7 +632,7 @@ def _png(spoiler):
     return spoiler.data(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
-def _picture_files(spoiler):
+def _image_files(spoiler):
     return {"a/0.png": _png(spoiler), "a/1.jpg": spoiler.data(_jpeg(12, 10))}
 
 
@@ -636,14 +663,14 @@ def _field(node):
 
 PARSERS = {
     "cifar10": [cifar10, hostile_cifar10],
-    "npy": [npy, npy_folder, tfds_sidecar],
+    "npy": [npy, npy_folder, tfds_sidecar, tfds_labels],
     "preparation": [stl10, celeba, imagenet, hostile_names],
-    "pictures": [jpeg, progressive_jpeg, cmyk_jpeg, png],
+    "images": [jpeg, progressive_jpeg, cmyk_jpeg, png],
     "inception": [inception_graph, inception_archive],
     "inception_memory": [inception_memory],
     "torch_weights": [torch_zip, torch_stream, hostile_torch],
     "image_sets": [image_folder, image_zip, image_tar, image_tar_gz, image_npy, image_npz],
-    "hostile_images": [hostile_picture, hostile_large_picture, hostile_bomb, hostile_npz],
+    "hostile_images": [hostile_image, hostile_large_image, hostile_bomb, hostile_npz],
     "statistics": [statistics],
     "cache": [cached_arrays],
     "checkpoints": [checkpoint_files, checkpoint_index, checkpoint_progress, checkpoint_names],

@@ -183,20 +183,22 @@ def test_stored_statistics_give_the_same_distance(network):
     assert comparison.evaluate(fakes(), statistics).values["fid"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("dataset", "kept"), [("imagenet", False), (None, True)])
-def test_only_the_data_set_imagenet_is_drawn_with_replacement(network, tmp_path, dataset, kept):
-    """A reference that merely has that name is taken whole."""
+@pytest.mark.parametrize("drawn_again", [False, True])
+def test_only_a_data_set_whose_row_says_so_is_drawn_with_replacement(
+    network, tmp_path, drawn_again
+):
+    """A folder that merely has the name of such a data set is taken whole."""
     path = tmp_path / "imagenet"
     path.mkdir()
     for number, image in enumerate(REAL):
         Image.fromarray(image).save(path / f"{number:02}.png")
     folder = open_files(path)
-    if dataset:
-        folder.description["dataset"] = dataset
+    assert not folder.real_with_replacement
+    folder.real_with_replacement = drawn_again
     comparison = SetComparison(network, "bsn", ["fid"])
     whole = comparison.evaluate(fakes(), reals()).values["fid"]
     same = comparison.evaluate(fakes(), folder).values["fid"] == pytest.approx(whole)
-    assert same == kept
+    assert same != drawn_again
 
 
 @pytest.mark.parametrize(

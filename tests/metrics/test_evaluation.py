@@ -276,7 +276,7 @@ class Untouchable(ArraySource):
 
 
 def untouchable():
-    """A source whose pictures cannot be read any more once its record is known."""
+    """A source whose images cannot be read any more once its record is known."""
     source = make_source()
     assert source.record["seed"] == 2
     source.__class__ = Untouchable

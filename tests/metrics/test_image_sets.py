@@ -26,8 +26,8 @@ NAMES = ["b/2.png", "a.PNG", "c/d/e.png", "b/10.png", "f.bmp"]
 
 def encoded(image, kind="png", mode=None):
     buffer = io.BytesIO()
-    picture = Image.fromarray(image)
-    (picture.convert(mode) if mode else picture).save(buffer, kind)
+    image = Image.fromarray(image)
+    (image.convert(mode) if mode else image).save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -224,7 +224,7 @@ REFUSED = {
     "none.tar": (lambda path: path.write_bytes(b"x" * 2000), "not a readable tar"),
     "objects.npy": (lambda path: np.save(path, np.array([{}]), allow_pickle=True), "objects.npy"),
     "floats.npy": (lambda path: np.save(path, IMAGES / 255), "float64"),
-    "grey.npy": (lambda path: np.save(path, IMAGES[..., 0]), "not pictures"),
+    "grey.npy": (lambda path: np.save(path, IMAGES[..., 0]), "not images"),
     "objects.npz": (
         lambda path: np.savez(path, np.array([{}], dtype=object), allow_pickle=True), "object"
     ),

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tensorflow.core.framework import graph_pb2
 
 from common.errors import UserError
-from common.metrics import download, frozen_graph, inception, open_network
+from common.metrics import download, inception, open_network
 from common.metrics.feature_network import resize_bilinear
+from common.parsers import frozen_graph
 from tests.metrics.graphs import FLOAT, MEMBER, GraphOf2015, run_untouched, small_inception, tar_gz
 from tests.metrics.servers import serve
 from tests.metrics.test_feature_network import resize_by_numpy

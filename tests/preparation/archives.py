@@ -16,7 +16,7 @@ STL10_MEMBER = "stl10_binary/unlabeled_X.bin"
 
 
 def photograph(seed: int, height: int, width: int, grain: float = 6.0) -> Image.Image:
-    """A picture that compresses about as photographs do: smooth, with some grain."""
+    """An image that compresses about as photographs do: smooth, with some grain."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (max(2, height // 24), max(2, width // 24), 3), dtype=np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -25,9 +25,9 @@ def photograph(seed: int, height: int, width: int, grain: float = 6.0) -> Image.
 
 
 def encode(
-    picture: Image.Image, format_: str = "JPEG", orientation: int | None = None, **options
+    image: Image.Image, format_: str = "JPEG", orientation: int | None = None, **options
 ) -> bytes:
-    """The picture as a file's bytes."""
+    """The image as a file's bytes."""
     if orientation is not None:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = orientation
@@ -35,7 +35,7 @@ def encode(
     file = io.BytesIO()
     # The room that Pillow gives its JPEG encoder is too little for noise at a high quality.
     with mock.patch.object(ImageFile, "MAXBLOCK", 2**22):
-        picture.save(file, format_, **options)
+        image.save(file, format_, **options)
     return file.getvalue()
 
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.data import open_source
-from common.data.celeba import decode_celeba
-from common.data.decoding import DECODER_ERRORS
-from common.preparation.members import DamagedError
+from common.parsers.archives import DamagedError
+from common.parsers.decoding import DECODER_ERRORS
+from common.preparation.celeba import decode_celeba
 from tests.preparation.archives import celeba_name, encode, photograph, write_celeba
 from tests.preparation.scripts import load, run
 
@@ -35,7 +35,7 @@ FACES[celeba_name(5)] = face(5, orientation=3)
 
 
 def by_opencv(data: bytes, size: int = 64) -> np.ndarray:
-    """What the original's preparation makes of a picture (specification, section 5)."""
+    """What the original's preparation makes of an image (specification, section 5)."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     crop = pixels[45:173, 25:153]
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)[..., ::-1]
@@ -57,15 +57,15 @@ def test_decoding_stops_early_without_a_trace(data):
     options["restart_marker_rows"] = data.draw(st.sampled_from([0, 1]))
     options["comment"] = data.draw(st.binary(max_size=9))
     orientation = data.draw(st.sampled_from([None, None, 1, 2, 3, 4]))
-    picture = photograph(data.draw(st.integers(0, 99)), height, width, grain=30).convert(mode)
-    stored = encode(picture, orientation=orientation, **options)
+    image = photograph(data.draw(st.integers(0, 99)), height, width, grain=30).convert(mode)
+    stored = encode(image, orientation=orientation, **options)
     size = data.draw(st.sampled_from([64, 64, 50]))
     if (height, width) == (218, 178):
         assert np.array_equal(decode_celeba(stored, size), by_opencv(stored, size))
         with pytest.raises(OSError, match=r"(?i)truncated"):
             decode_celeba(stored[: len(stored) // 2])
     else:
-        with pytest.raises(ValueError, match=f"a picture of {width}x{height}, not 178x218"):
+        with pytest.raises(ValueError, match=f"an image of {width}x{height}, not 178x218"):
             decode_celeba(stored, size)
 
 
@@ -98,7 +98,7 @@ def refused(capsys, archive, *words, options=(), count=COUNT, left=()):
     assert sorted(os.listdir(archive.parent)) == sorted([archive.name, *left])
 
 
-def test_pictures(tmp_path, archive):
+def test_images(tmp_path, archive):
     write_celeba(archive, dict(reversed(FACES.items())))  # in another order than by number
     assert prepare(archive, "--workers=2", f"--output={tmp_path}/CelebA/celeba.npy") == 0
     source = open_source("celeba", tmp_path, "npy", expected_images=COUNT)
@@ -119,7 +119,7 @@ def test_other_size(tmp_path, archive, method):
 
 def test_wrong_count(archive, capsys):
     write_celeba(archive, FACES)
-    refused(capsys, archive, str(archive), "found 70 pictures, expected 71",
+    refused(capsys, archive, str(archive), "found 70 images, expected 71",
             "--expected_images=70", count=71)  # fmt: skip
     assert run("CelebA", archive) == 2
     assert "expected 202,599" in capsys.readouterr().err
@@ -140,21 +140,21 @@ BAD_FILES = {
     "truncated": (face(40)[:-900], "truncated"),
     "empty": (b"", "cannot identify"),
     "text": (b"<html>" * 99, "cannot identify"),
-    "size": (encode(photograph(40, 178, 218)), "a picture of 218x178, not 178x218"),
+    "size": (encode(photograph(40, 178, 218)), "an image of 218x178, not 178x218"),
     "gif": (encode(photograph(40, 218, 178), "GIF"), "cannot identify"),
-    "bomb": (PNG_TOO_LARGE, "a picture of 10000x10000, not 178x218"),
+    "bomb": (PNG_TOO_LARGE, "an image of 10000x10000, not 178x218"),
 }
 
 
 @pytest.mark.parametrize("fault", [*BAD_FILES, "crc", "header"])
-def test_damaged_picture(tmp_path, archive, capsys, fault):
+def test_damaged_image(tmp_path, archive, capsys, fault):
     data, words = BAD_FILES.get(fault, (FACES[celeba_name(40)], "DamagedError"))
     write_celeba(archive, {**FACES, celeba_name(40): data})
     if fault in ("crc", "header"):
         damaged_member(archive, 1000 if fault == "crc" else 1)
     refused(capsys, archive, str(archive), "img_align_celeba/000040.jpg", words, "--on_error=skip")
     assert prepare(archive, "--on_error=skip") == 0
-    assert "1 pictures were skipped" in capsys.readouterr().err
+    assert "1 images were skipped" in capsys.readouterr().err
     assert np.array_equal(np.load(tmp_path / "celeba.npy"), np.delete(EXPECTED, 39, axis=0))
     [line] = (tmp_path / "celeba.npy.skipped.txt").read_text().splitlines()
     assert line.startswith("img_align_celeba/000040.jpg\t")
@@ -192,9 +192,9 @@ def test_an_old_list_goes(tmp_path, archive):
     assert np.array_equal(np.load(tmp_path / "celeba.npy"), EXPECTED)
 
 
-def test_nothing_but_damaged_pictures(archive, capsys):
+def test_nothing_but_damaged_images(archive, capsys):
     write_celeba(archive, {celeba_name(1): b"x"})
-    refused(capsys, archive, "none of the 1 pictures", options=["--on_error=skip"], count=1,
+    refused(capsys, archive, "none of the 1 images", options=["--on_error=skip"], count=1,
             left=["celeba.npy.skipped.txt"])  # fmt: skip
 
 

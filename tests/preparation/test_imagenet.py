@@ -19,28 +19,28 @@ from tests.preparation.scripts import run
 SIZES = [(200, 300), (331, 257), (128, 128), (256, 256), (90, 400), (500, 375), (1, 1)]
 
 
-def picture(number: int, mode: str = "RGB", format_: str = "JPEG", **options) -> bytes:
+def image(number: int, mode: str = "RGB", format_: str = "JPEG", **options) -> bytes:
     height, width = SIZES[number % len(SIZES)]
     return encode(photograph(number, height, width).convert(mode), format_, **options)
 
 
 CLASSES = {
     "n01440764": {
-        "n01440764/n01440764_10026.JPEG": picture(0),
-        "n01440764/n01440764_9.JPEG": picture(1, mode="L"),
-        "n01440764/n01440764_3.JPEG": picture(2, mode="CMYK"),
-        "n01440764/n01440764_4.JPEG": picture(3, orientation=6),
+        "n01440764/n01440764_10026.JPEG": image(0),
+        "n01440764/n01440764_9.JPEG": image(1, mode="L"),
+        "n01440764/n01440764_3.JPEG": image(2, mode="CMYK"),
+        "n01440764/n01440764_4.JPEG": image(3, orientation=6),
     },
     "n02105855": {
-        "n02105855_2933.JPEG": picture(5, format_="PNG"),  # its genuine name
-        **{f"n02105855_{n}.JPEG": picture(n, orientation=n % 9) for n in range(7, 50)},
+        "n02105855_2933.JPEG": image(5, format_="PNG"),  # its genuine name
+        **{f"n02105855_{n}.JPEG": image(n, orientation=n % 9) for n in range(7, 50)},
     },
 }
 COUNT = sum(map(len, CLASSES.values()))
 
 
 def by_opencv(data: bytes, size: int = 128) -> np.ndarray:
-    """What the original's preparation makes of a picture (specification, section 5)."""
+    """What the original's preparation makes of an image (specification, section 5)."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     height, width, _ = pixels.shape
     side = min(height, width)
@@ -87,7 +87,7 @@ def refused(capsys, archive, *words, **arguments):
     assert not (archive.parent / "ILSVRC2012").exists()
 
 
-def test_pictures(tmp_path, archive, capsys):
+def test_images(tmp_path, archive, capsys):
     assert prepare(archive, "--workers=2", f"--output={tmp_path}/imagenet/ILSVRC2012") == 0
     options = f"to train on them: --set expected_images={COUNT} --set expected_classes=2\n"
     assert options in capsys.readouterr().out
@@ -99,7 +99,7 @@ def test_pictures(tmp_path, archive, capsys):
     assert np.array_equal(first, expected["n01440764/n01440764_10026.npy"])
 
 
-def test_pictures_are_counted_without_a_progress_bar(tmp_path, archive, monkeypatch):
+def test_images_are_counted_without_a_progress_bar(tmp_path, archive, monkeypatch):
     """In two goes, so that those made before are counted, too; `TQDM_DISABLE=1` does the same."""
     monkeypatch.setattr(program, "tqdm", functools.partial(tqdm, disable=True))
     broken = {**CLASSES["n02105855"], "n02105855_41.JPEG": b"x"}
@@ -153,10 +153,10 @@ def test_files_of_another_archive(tmp_path, archive, capsys):
 
 
 def test_skip(tmp_path, archive, capsys):
-    broken = {**CLASSES["n02105855"], "n02105855_47.JPEG": picture(47)[:-600]}
+    broken = {**CLASSES["n02105855"], "n02105855_47.JPEG": image(47)[:-600]}
     write_imagenet(archive, {**CLASSES, "n02105855": broken})
     assert prepare(archive, "--on_error=skip") == 0
-    assert "1 pictures were skipped" in capsys.readouterr().err
+    assert "1 images were skipped" in capsys.readouterr().err
     expected = expected_files()
     del expected["n02105855/n02105855_47.npy"]
     check_output(tmp_path / "ILSVRC2012", expected)
@@ -168,8 +168,8 @@ def test_skip(tmp_path, archive, capsys):
 
 def test_a_class_that_was_skipped_as_a_whole(tmp_path, archive, capsys):
     """Training would refuse its empty folder."""
-    write_imagenet(archive, {**CLASSES, "n1": {"n1_1.JPEG": b"no picture"}})
-    words = ["n1.tar", "none of its pictures", "without that class"]
+    write_imagenet(archive, {**CLASSES, "n1": {"n1_1.JPEG": b"no image"}})
+    words = ["n1.tar", "none of its images", "without that class"]
     options = {"options": ["--on_error=skip"], "images": COUNT + 1, "classes": 3}
     refused(capsys, archive, *words, **options)
     reasons = (tmp_path / "ILSVRC2012.skipped.txt").read_text()
@@ -180,8 +180,8 @@ def test_a_class_that_was_skipped_as_a_whole(tmp_path, archive, capsys):
     ("images", "classes", "words"),
     [
         (COUNT, 3, "found 2 classes, expected 3; for a subset say --expected_classes=2"),
-        (COUNT + 1, 2, f"found {COUNT} pictures, expected {COUNT + 1}"),
-        (COUNT - 1, 2, f"more than the expected {COUNT - 1} pictures"),
+        (COUNT + 1, 2, f"found {COUNT} images, expected {COUNT + 1}"),
+        (COUNT - 1, 2, f"more than the expected {COUNT - 1} images"),
     ],
 )
 def test_wrong_counts(archive, capsys, images, classes, words):
@@ -195,7 +195,7 @@ def test_genuine_counts_by_default(archive, capsys):
     assert "expected 1,281,167" in capsys.readouterr().err
 
 
-JPEG = picture(3)
+JPEG = image(3)
 
 
 @pytest.mark.parametrize(
@@ -204,10 +204,10 @@ JPEG = picture(3)
         ("../n1_1.JPEG", "not safe"),
         ("n1/../../n1_1.JPEG", "not safe"),
         ("/n1_1.JPEG", "not safe"),
-        ("n2/n1_1.JPEG", "n2/n1_1.JPEG is not <picture>.JPEG of that class"),
-        ("n1/x/n1_1.JPEG", "is not <picture>.JPEG"),
-        (".n1_1.JPEG", "is not <picture>.JPEG"),
-        ("n1_1.txt", "is not <picture>.JPEG"),
+        ("n2/n1_1.JPEG", "n2/n1_1.JPEG is not <image>.JPEG of that class"),
+        ("n1/x/n1_1.JPEG", "is not <image>.JPEG"),
+        (".n1_1.JPEG", "is not <image>.JPEG"),
+        ("n1_1.txt", "is not <image>.JPEG"),
     ],
 )
 def test_names(archive, capsys, name, words):
@@ -253,7 +253,7 @@ def test_duplicates(archive, capsys):
 
 def test_empty_class(archive, capsys):
     write_imagenet(archive, {"n1": {}})
-    refused(capsys, archive, "n1.tar has no pictures", images=1, classes=1)
+    refused(capsys, archive, "n1.tar has no images", images=1, classes=1)
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.3, 0.9, -11_000])
@@ -285,7 +285,7 @@ def test_compressed_archive(archive, capsys):
 
 
 def test_bomb(archive, capsys):
-    """A picture of 100 million pixels in some kilobytes."""
+    """An image of 100 million pixels in some kilobytes."""
     bomb = encode(photograph(0, 4, 4).resize((10_000, 10_000)).convert("1"), "PNG")
     write_imagenet(archive, {"n1": {"n1_1.JPEG": bomb}})
     refused(capsys, archive, "n1_1.JPEG", "10000x10000, more than", images=1, classes=1)

@@ -184,11 +184,11 @@ def test_memory(start_on, name):
     assert 2**24 < peak_memory(start_on(name)) < 500 * 10**6
 
 
-def test_memory_of_huge_pictures(tmp_path, start):
-    """Workers decode such pictures one at a time, without further copies."""
+def test_memory_of_huge_images(tmp_path, start):
+    """Workers decode such images one at a time, without further copies."""
     huge = encode(Image.new("RGB", (9331, 6530), (200, 100, 50)))  # as ImageNet's largest
     small = encode(Image.new("RGB", (128, 128)))
-    # Two tasks of 32 pictures, which start at the same time with some huge ones.
+    # Two tasks of 32 images, which start at the same time with some huge ones.
     files = {f"n1_{n}.JPEG": huge if n % 32 < 3 else small for n in range(64)}
     write_imagenet(tmp_path / "tar", {"n1": files})
     process = start("ImageNet", tmp_path / "tar", "--workers=2", "--expected_images=64",

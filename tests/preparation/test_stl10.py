@@ -14,7 +14,7 @@ import pytest
 from isal import isal_zlib
 
 from common.data import open_source
-from common.preparation import gzip_reader
+from common.parsers import gzip_reader
 from tests.data.archives import add_member
 from tests.preparation.archives import STL10_MEMBER, write_stl10
 from tests.preparation.scripts import run
@@ -57,7 +57,7 @@ def refused(capsys, archive, *words, options=()):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_pictures(tmp_path, archive, workers, capsys):
+def test_images(tmp_path, archive, workers, capsys):
     assert prepare(archive, f"--workers={workers}", f"--output={tmp_path}/STL10/stl10.npy") == 0
     source = open_source("stl10", tmp_path, "npy", expected_images=101)
     assert np.array_equal(source.read(np.arange(101)), by_opencv(48))
@@ -121,13 +121,13 @@ def test_headers_that_two_pieces_share(tmp_path, before, flags):
 
 
 def test_wrong_count(archive, capsys):
-    refused(capsys, archive, "found 101 pictures, expected 102", "--expected_images=101",
+    refused(capsys, archive, "found 101 images, expected 102", "--expected_images=101",
             options=["--expected_images=102"])  # fmt: skip
     assert run("STL10", archive) == 2
     assert "expected 100,000" in capsys.readouterr().err
 
 
-def test_torn_picture(archive, capsys):
+def test_torn_image(archive, capsys):
     with tarfile.open(archive, "w:gz") as tar:
         add_member(tar, STL10_MEMBER, PLANES.tobytes()[:-1])
     refused(capsys, archive, STL10_MEMBER, "not a multiple of 27,648")
@@ -195,7 +195,7 @@ def test_not_an_archive(archive, capsys, unpacking):
     refused(capsys, archive, "damaged")
 
 
-def test_damaged_header_after_the_pictures(archive, capsys):
+def test_damaged_header_after_the_images(archive, capsys):
     """Which tarfile would take for the archive's end."""
     data = bytearray(gzip.decompress(archive.read_bytes()))
     data[data.index(b"stl10_binary/class_names.txt") + 5] ^= 1

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from common.training.checkpoint_index import check_index
+from common.parsers.checkpoint_index import check_index
 from common.training.checkpoints import list_checkpoints
 from tests.faults.table_files import join_blocks, split_blocks
 

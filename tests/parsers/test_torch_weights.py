@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.metrics import inception
-from common.metrics.torch_weights import read_state_dict
+from common.parsers.torch_weights import read_state_dict
 from tests.metrics.graphs import FullInception, run_untouched
 from tests.metrics.torch_files import dictionary, stream_file, tensor, text, zip_file
 

@@ -326,8 +326,8 @@ def as_uint8_matrix(value: Any, columns: int) -> np.ndarray:
         raise PickleRefusedError(
             f"the array [{rows}, {columns}] has {len(raw):,} bytes instead of {rows * columns:,}"
         )
-    order = "F" if fortran_order else "C"
-    return np.frombuffer(raw, np.uint8).reshape((rows, columns), order=order)
+    array = np.frombuffer(raw, np.uint8)
+    return array.reshape(columns, rows).T if fortran_order else array.reshape(rows, columns)
 
 
 def _check_uint8(dtype: Any) -> None:

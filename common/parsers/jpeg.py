@@ -1,12 +1,12 @@
 """The size of ordinary JPEG files, found without Pillow's parser.
 
 For each file that reads all tables and tags in Python, which takes a twentieth of the time that
-decoding an ImageNet picture takes.
+decoding an ImageNet image takes.
 """
 
 from typing import NamedTuple
 
-# Application data of JFIF, Photoshop and Adobe (not EXIF's, which may turn the picture),
+# Application data of JFIF, Photoshop and Adobe (not EXIF's, which may turn the image),
 # quantisation and Huffman tables, restart interval, comment.
 _SKIPPED = {bytes([0xFF, code]) for code in (0xE0, 0xEC, 0xED, 0xEE, 0xDB, 0xC4, 0xDD, 0xFE)}
 

@@ -9,20 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data import arrays, open_source
-from common.data.arrays import map_images
+from common.data import open_source
 from common.errors import UserError
+from common.parsers import npy
+from common.parsers.npy import map_images
 
 SHAPE = (48, 48, 3)
-PICTURES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), dtype=np.uint8)
 
 
 def test_a_slip_of_the_parser_is_tried_again(monkeypatch):
     """Python 3.11 raises a SystemError now and then where several threads parse."""
     file = io.BytesIO()
-    np.save(file, PICTURES)
+    np.save(file, IMAGES)
     file.seek(0)
-    read, calls = arrays._HEADER_READERS[1, 0], []
+    read, calls = npy._HEADER_READERS[1, 0], []
 
     def slip(file):
         calls.append(file.tell())
@@ -31,8 +32,8 @@ def test_a_slip_of_the_parser_is_tried_again(monkeypatch):
             raise SystemError("AST constructor recursion depth mismatch (before=39, after=35)")
         return read(file)
 
-    monkeypatch.setitem(arrays._HEADER_READERS, (1, 0), slip)
-    assert arrays.read_header(file) == (PICTURES.shape, False, np.dtype(np.uint8), 128)
+    monkeypatch.setitem(npy._HEADER_READERS, (1, 0), slip)
+    assert npy.read_header(file) == (IMAGES.shape, False, np.dtype(np.uint8), 128)
     assert calls == [8, 8]
 
 
@@ -53,12 +54,12 @@ def refused(path, *words, count=4):
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
-def test_pictures(path, version):
+def test_images(path, version):
     with path.open("wb") as file:
-        np.lib.format.write_array(file, PICTURES, version=version)
+        np.lib.format.write_array(file, IMAGES, version=version)
     images = map_images(path, SHAPE, 4, "")
     assert isinstance(images, np.memmap)
-    assert np.array_equal(images, PICTURES)
+    assert np.array_equal(images, IMAGES)
     with pytest.raises(ValueError, match="read-only"):
         images[0] = 0
 
@@ -67,7 +68,7 @@ def test_pictures(path, version):
 @pytest.mark.parametrize("route", ["auto", "npy"])
 def test_source(path, tmp_path, name, route):
     path = path.with_name(name)
-    np.save(path, PICTURES)
+    np.save(path, IMAGES)
     source = open_source("stl10", tmp_path, route, expected_images=4)
     assert (source.name, source.route, source.image_shape, len(source)) == (
         "stl10",
@@ -75,9 +76,9 @@ def test_source(path, tmp_path, name, route):
         SHAPE,
         4,
     )
-    assert np.array_equal(source.read(np.array([2, 0, 2])), PICTURES[[2, 0, 2]])
+    assert np.array_equal(source.read(np.array([2, 0, 2])), IMAGES[[2, 0, 2]])
     assert type(source.read(np.array([1]))) is np.ndarray
-    size = 128 + PICTURES.size
+    size = 128 + IMAGES.size
     files = {f"STL10/{name}": size}
     assert source.description == {
         "dataset": "stl10", "route": "npy", "files": files, "images": 4
@@ -87,14 +88,14 @@ def test_source(path, tmp_path, name, route):
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (PICTURES[:3], "found uint8 [3, 48, 48, 3], C order, expected uint8 [4, 48, 48, 3]"),
-        (PICTURES[:3], "C order; for a subset say --set expected_images=3. "),
-        (PICTURES[0], "found uint8 [48, 48, 3]"),
-        (PICTURES.transpose(0, 3, 1, 2).copy(), "found uint8 [4, 3, 48, 48]"),
-        (PICTURES.astype(np.int8), "found int8"),
-        (PICTURES.astype(np.float32), "found float32"),
-        (np.asfortranarray(PICTURES), "Fortran order, expected"),
-        (PICTURES.view([("a", "u1")]), "found [('a', 'u1')]"),
+        (IMAGES[:3], "found uint8 [3, 48, 48, 3], C order, expected uint8 [4, 48, 48, 3]"),
+        (IMAGES[:3], "C order; for a subset say --set expected_images=3. "),
+        (IMAGES[0], "found uint8 [48, 48, 3]"),
+        (IMAGES.transpose(0, 3, 1, 2).copy(), "found uint8 [4, 3, 48, 48]"),
+        (IMAGES.astype(np.int8), "found int8"),
+        (IMAGES.astype(np.float32), "found float32"),
+        (np.asfortranarray(IMAGES), "Fortran order, expected"),
+        (IMAGES.view([("a", "u1")]), "found [('a', 'u1')]"),
     ],
 )
 def test_wrong_array(path, array, words):
@@ -112,13 +113,13 @@ def test_objects_are_not_unpickled(path):
 
 
 def test_bare_pickle_is_refused(path):
-    path.write_bytes(PICTURES.dumps())
+    path.write_bytes(IMAGES.dumps())
     refused(path, "not a valid .npy file")
 
 
-@pytest.mark.parametrize("change", [-1, 1, -PICTURES.size, -PICTURES.size - 1])
+@pytest.mark.parametrize("change", [-1, 1, -IMAGES.size, -IMAGES.size - 1])
 def test_wrong_length(path, change):
-    np.save(path, PICTURES)
+    np.save(path, IMAGES)
     data = path.read_bytes() + b"x"
     path.write_bytes(data[: len(data) - 1 + change])
     refused(path)
@@ -130,7 +131,7 @@ def test_wrong_length(path, change):
 @given(position=st.integers(0, 127), junk=st.binary(min_size=1, max_size=4))
 def test_fuzzed_header_is_read_or_refused(tmp_path_factory, position, junk):
     path = tmp_path_factory.getbasetemp() / "fuzz.npy"
-    np.save(path, PICTURES)
+    np.save(path, IMAGES)
     data = bytearray(path.read_bytes())
     data[position : position + len(junk)] = junk
     path.write_bytes(data)
@@ -167,9 +168,9 @@ def test_opening_celeba_reads_nothing(tmp_path):
     process = psutil.Process()
     before = process.memory_info().rss
     source = open_source("celeba", tmp_path)
-    pictures = source.read(np.array([202_598, 0, 100_000]))
+    images = source.read(np.array([202_598, 0, 100_000]))
     assert process.memory_info().rss - before < 100 * 2**20
     assert len(source) == 202_599
     assert source.route == "npy"
-    assert pictures[0].ravel()[:6].tolist() == [7, 7, 7, 7, 7, 0]
-    assert not pictures[1:].any()
+    assert images[0].ravel()[:6].tolist() == [7, 7, 7, 7, 7, 0]
+    assert not images[1:].any()

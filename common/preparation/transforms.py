@@ -1,4 +1,4 @@
-"""The exact picture operations of the data preparation (specification, section 5)."""
+"""The exact image operations of the data preparation (specification, section 5)."""
 
 import functools
 from collections.abc import Callable
@@ -7,19 +7,20 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
-from common.data.pillow_memory import pixels_in_place
+from common.parsers.decoding import as_rgb
+from common.preparation.pillow_memory import pixels_in_place
 
 CELEBA_CROP = 128
 
 _BAND = 128  # rows of the result that are made at once, lest large ones take much memory
-_HUGE = 2**24  # pixels; of larger pictures no second copy is made, if that can be helped
+_HUGE = 2**24  # pixels; of larger images no second copy is made, if that can be helped
 
 
-def celeba_picture(picture: Image.Image, size: int = 64) -> np.ndarray:
-    """CelebA's training picture: the centred 128x128 square, shrunk.
+def celeba_image(image: Image.Image, size: int = 64) -> np.ndarray:
+    """CelebA's training image: the centred 128x128 square, shrunk.
 
     Args:
-        picture: an opened PNG or JPEG file of at least 128x128 pixels.
+        image: an opened PNG or JPEG file of at least 128x128 pixels.
         size: height and width of the result.
 
     Returns:
@@ -28,17 +29,17 @@ def celeba_picture(picture: Image.Image, size: int = 64) -> np.ndarray:
     Raises:
         OSError, ValueError, SyntaxError: the file cannot be decoded.
     """
-    square = upright_square(picture, CELEBA_CROP)
+    square = upright_square(image, CELEBA_CROP)
     if 2 * size == CELEBA_CROP:
         return np.asarray(halve(square))
     return resize_linear(np.asarray(square), size)
 
 
-def imagenet_picture(picture: Image.Image, size: int = 128) -> np.ndarray:
-    """ImageNet's training picture: the largest centred square, resized.
+def imagenet_image(image: Image.Image, size: int = 128) -> np.ndarray:
+    """ImageNet's training image: the largest centred square, resized.
 
     Args:
-        picture: an opened PNG or JPEG file.
+        image: an opened PNG or JPEG file.
         size: height and width of the result.
 
     Returns:
@@ -47,29 +48,29 @@ def imagenet_picture(picture: Image.Image, size: int = 128) -> np.ndarray:
     Raises:
         OSError, ValueError, SyntaxError: the file cannot be decoded.
     """
-    picture.load()
-    side = min(picture.size)
-    if _turn(picture) is None:
-        box = _centred_box(picture, side)
-        if picture.width * picture.height > _HUGE:
-            lines = functools.partial(_picked_rows, picture, box)
+    image.load()
+    side = min(image.size)
+    if _turn(image) is None:
+        box = _centred_box(image, side)
+        if image.width * image.height > _HUGE:
+            lines = functools.partial(_picked_rows, image, box)
             return _rgb(_resize(lines, (side, side, 4), size))
-        if picture.mode == "RGB" and (pixels := pixels_in_place(picture)) is not None:
+        if image.mode == "RGB" and (pixels := pixels_in_place(image)) is not None:
             return _rgb(_resize_box(pixels, box, size))
-    return _rgb(resize_linear(_rgbx(upright_square(picture, side)), size))
+    return _rgb(resize_linear(_rgbx(upright_square(image, side)), size))
 
 
-def halve(picture: Image.Image) -> Image.Image:
-    """Shrinks a picture of even sides to one half: the rounded mean of each 2x2 block.
+def halve(image: Image.Image) -> Image.Image:
+    """Shrinks an image of even sides to one half: the rounded mean of each 2x2 block.
 
     This is, byte for byte, what OpenCV's `INTER_LINEAR`, the original's choice, gives at exactly
-    one half. Pillow's own bilinear resize antialiases and gives other pictures.
+    one half. Pillow's own bilinear resize antialiases and gives other images.
     """
-    return picture.reduce(2)
+    return image.reduce(2)
 
 
 def halve_planes(planes: np.ndarray) -> np.ndarray:
-    """Halves STL10's pictures, as `halve` does, and turns their column-major planes upright.
+    """Halves STL10's images, as `halve` does, and turns their column-major planes upright.
 
     Args:
         planes: uint8 `[n, 3, width, height]`, contiguous, of even sides.
@@ -91,68 +92,47 @@ def halve_planes(planes: np.ndarray) -> np.ndarray:
     return halved
 
 
-def upright_square(picture: Image.Image, size: int) -> Image.Image:
-    """Cuts the centred square out of a picture, turned and converted to RGB as OpenCV reads it.
+def upright_square(image: Image.Image, size: int) -> Image.Image:
+    """Cuts the centred square out of an image, turned and converted to RGB as OpenCV reads it.
 
-    The square lies at ((h - size) // 2, (w - size) // 2) of the picture that has been turned as its
+    The square lies at ((h - size) // 2, (w - size) // 2) of the image that has been turned as its
     EXIF orientation says. Unlike `PIL.ImageOps.exif_transpose` this does not follow an orientation
     in XMP, which OpenCV ignores, nor write the EXIF block anew, which fails on the damaged blocks
     that ImageNet has.
 
     Args:
-        picture: an opened PNG or JPEG file, of any mode.
-        size: the square's side; at most the picture's smaller one.
+        image: an opened PNG or JPEG file, of any mode.
+        size: the square's side; at most the image's smaller one.
 
     Returns:
-        A picture of mode `RGB`.
+        An image of mode `RGB`.
 
     Raises:
         OSError, ValueError, SyntaxError: the file cannot be decoded.
     """
-    picture.load()  # before the EXIF block is looked at: a PNG may have it at the end
-    turn = _turn(picture)
-    square = as_rgb(picture.crop(_centred_box(picture, size, turn)))
+    image.load()  # before the EXIF block is looked at: a PNG may have it at the end
+    turn = _turn(image)
+    square = as_rgb(image.crop(_centred_box(image, size, turn)))
     return square if turn is None else square.transpose(turn)
 
 
 def _centred_box(
-    picture: Image.Image, size: int, turn: Image.Transpose | None = None
+    image: Image.Image, size: int, turn: Image.Transpose | None = None
 ) -> tuple[int, int, int, int]:
     """Returns (left, top, right, bottom), before the turn, of what is the centre after it."""
-    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    left, top = (image.width - size) // 2, (image.height - size) // 2
     # Turning may exchange the two sides, of which the first is the smaller one by rounding.
     if turn in _FROM_THE_RIGHT:
-        left = picture.width - size - left
+        left = image.width - size - left
     if turn in _FROM_THE_BOTTOM:
-        top = picture.height - size - top
+        top = image.height - size - top
     return left, top, left + size, top + size
 
 
-def as_rgb(picture: Image.Image) -> Image.Image:
-    """Converts a loaded picture to mode `RGB` as OpenCV reads it.
-
-    Raises:
-        ValueError: its pixels have more than 8 bits, which Pillow would cut off to white.
-    """
-    if picture.mode.startswith(("I", "F")):
-        raise ValueError(f"pixels of mode {picture.mode}, not of 8 bits")
-    if picture.mode == "CMYK":
-        return _cmykas_rgb(picture)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def _cmykas_rgb(picture: Image.Image) -> Image.Image:
-    """Converts as OpenCV does; Pillow rounds otherwise, which one can see after resizing."""
-    inks = np.asarray(picture)
-    light = 255 - inks[..., 3:]
-    absorbed = inks[..., :3] * light.astype(np.uint16) >> 8
-    return Image.fromarray(light - absorbed.astype(np.uint8))
-
-
-def _rgbx(picture: Image.Image) -> np.ndarray:
-    """Returns uint8 [h, w, 4] (the last channel means nothing) of an RGB picture."""
-    data = picture.tobytes("raw", "RGBX")  # how Pillow keeps it, so this is quick
-    return np.frombuffer(data, np.uint8).reshape(picture.height, picture.width, 4)
+def _rgbx(image: Image.Image) -> np.ndarray:
+    """Returns uint8 [h, w, 4] (the last channel means nothing) of an RGB image."""
+    data = image.tobytes("raw", "RGBX")  # how Pillow keeps it, so this is quick
+    return np.frombuffer(data, np.uint8).reshape(image.height, image.width, 4)
 
 
 def _rgb(pixels: np.ndarray) -> np.ndarray:
@@ -163,12 +143,12 @@ def _rgb(pixels: np.ndarray) -> np.ndarray:
     return rgb
 
 
-def _picked_rows(picture: Image.Image, box: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
-    """Returns some rows of a box of an upright picture, uint8 [rows, w, 4]."""
+def _picked_rows(image: Image.Image, box: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
+    """Returns some rows of a box of an upright image, uint8 [rows, w, 4]."""
     left, top, right, _ = box
     picked = np.empty((len(rows), right - left, 4), np.uint8)
     for line, row in zip(picked, rows.tolist(), strict=True):
-        line[:] = _rgbx(as_rgb(picture.crop((left, top + row, right, top + row + 1))))
+        line[:] = _rgbx(as_rgb(image.crop((left, top + row, right, top + row + 1))))
     return picked
 
 
@@ -199,16 +179,16 @@ _FROM_THE_BOTTOM = {
 }
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """Returns what turns a loaded picture upright, or None if it is."""
-    return _TURNS.get(_orientation(picture))
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Returns what turns a loaded image upright, or None if it is."""
+    return _TURNS.get(_orientation(image) or 1)
 
 
-def _orientation(picture: Image.Image) -> int | None:
+def _orientation(image: Image.Image) -> int | None:
     """Returns the EXIF orientation, or None if there is none or the block is damaged."""
     exif = Image.Exif()
     try:
-        exif.load(picture.info.get("exif"))
+        exif.load(image.info.get("exif", b""))
         orientation = exif.get(ExifTags.Base.Orientation)
     except Exception:  # Pillow's parser lets out many kinds; OpenCV, too, then takes it as upright
         return None
@@ -234,7 +214,7 @@ def resize_linear(pixels: np.ndarray, size: int) -> np.ndarray:
 def _resize(
     lines: Callable[[np.ndarray], np.ndarray], shape: tuple[int, int, int], size: int
 ) -> np.ndarray:
-    """`resize_linear` of the picture of which `lines` returns some rows, uint8 [rows, w, c]."""
+    """`resize_linear` of the image of which `lines` returns some rows, uint8 [rows, w, c]."""
     height, width, channels = shape
     down, across = _taps(height, size), _taps(width, size, channels)
     resized = np.empty((size, size, channels), np.uint8)
@@ -322,9 +302,9 @@ def _taps(length: int, size: int, channels: int = 1) -> _Taps:
 
 @functools.lru_cache(4)  # of 0.5 MB at most
 def _corners(width: int, box: tuple[int, int, int, int], size: int) -> np.ndarray:
-    """Returns which pixels of a picture of that width are the corners for `_interpolate`.
+    """Returns which pixels of an image of that width are the corners for `_interpolate`.
 
-    They are int64 [2, 2 * size, size], counted row by row from the picture's first.
+    They are int64 [2, 2 * size, size], counted row by row from the image's first.
     """
     left, top, right, _ = box
     places = _taps(right - left, size).places

@@ -26,13 +26,13 @@ HEADER_ERRORS = (
 )  # fmt: skip
 
 
-def map_images(path: Path, image_shape: tuple[int, int, int], count: int, advice: str):
-    """Memory-maps a picture array without reading it, after checking the header and the length.
+def map_images(path: Path, image_shape: tuple[int, int, int], count: int, advice: str) -> np.memmap:
+    """Memory-maps an image array without reading it, after checking the header and the length.
 
     Args:
         path: a `.npy` file; Python objects (pickles) in it are refused, never loaded.
         image_shape: the (height, width, channels) it must have.
-        count: the number of pictures it must have.
+        count: the number of images it must have.
         advice: what to do about a wrong file; ends every error message.
 
     Returns:
@@ -47,8 +47,8 @@ def map_images(path: Path, image_shape: tuple[int, int, int], count: int, advice
     return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
 
 
-def map_any_images(path: Path, advice: str):
-    """Memory-maps a picture array of any number and size, as `map_images` does.
+def map_any_images(path: Path, advice: str) -> np.memmap:
+    """Memory-maps an image array of any number and size, as `map_images` does.
 
     Args:
         path: a `.npy` file.
@@ -63,7 +63,7 @@ def map_any_images(path: Path, advice: str):
     with _explained(path, advice), path.open("rb") as file:
         shape, *_ = read_header(file)
     if len(shape) != 4 or shape[3] != 3 or not all(shape):
-        raise UserError(f"{path}: found an array {list(shape)}, not pictures. {advice}")
+        raise UserError(f"{path}: found an array {list(shape)}, not images. {advice}")
     return map_images(path, shape[1:], shape[0], advice)
 
 
@@ -72,7 +72,8 @@ def read_into(path: Path | str, out: np.ndarray, advice: str) -> None:
 
     Args:
         path: a `.npy` file; Python objects (pickles) in it are refused, never loaded.
-        out: uint8, contiguous; the array that is filled, of the shape the file must have.
+        out: contiguous; the array that is filled, of the shape and the dtype (of little-endian
+            or single bytes) that the file must have.
         advice: what to do about a wrong file; ends every error message.
 
     Raises:
@@ -81,9 +82,9 @@ def read_into(path: Path | str, out: np.ndarray, advice: str) -> None:
     with _explained(path, advice):
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            data = file.read(out.size + MAX_HEADER)  # no more, however long the file may be
-        offset = _check(path, io.BytesIO(data), size, out.shape, advice)
-    out[...] = np.frombuffer(data, np.uint8, out.size, offset).reshape(out.shape)
+            data = file.read(out.nbytes + MAX_HEADER)  # no more, however long the file may be
+        offset = _check(path, io.BytesIO(data), size, out.shape, advice, wanted=out.dtype)
+    out[...] = np.frombuffer(data, out.dtype, out.size, offset).reshape(out.shape)
 
 
 @contextlib.contextmanager
@@ -97,18 +98,29 @@ def _explained(path: Path | str, advice: str) -> Iterator[None]:
         raise UserError(f"{path}: not a valid .npy file ({error}). {advice}") from error
 
 
-def _check(path: Path | str, file: BinaryIO, size: int, shape: tuple[int, ...], advice: str) -> int:
-    """Checks that the file of `size` bytes is uint8 of this shape; returns its data's offset."""
+_UINT8 = np.dtype(np.uint8)
+
+
+def _check(
+    path: Path | str,
+    file: BinaryIO,
+    size: int,
+    shape: tuple[int, ...],
+    advice: str,
+    *,
+    wanted: np.dtype = _UINT8,
+) -> int:
+    """Checks that the file of `size` bytes has this shape and dtype; returns its data's offset."""
     actual, fortran_order, dtype, offset = read_header(file)
     found = f"{dtype} {list(actual)}, {'Fortran' if fortran_order else 'C'} order"
-    expected = f"uint8 {list(shape)}, C order"
+    expected = f"{wanted} {list(shape)}, C order"
     if found != expected:
         is_subset = len(shape) == 4 and found == expected.replace(
             str(list(shape)), str([actual[0], *shape[1:]])
         )
         hint = f"; for a subset say --set expected_images={actual[0]}" if is_subset else ""
         raise UserError(f"{path}: found {found}, expected {expected}{hint}. {advice}")
-    promised = offset + math.prod(shape)  # exact, where NumPy's product would wrap
+    promised = offset + math.prod(shape) * wanted.itemsize  # exact: NumPy's product would wrap
     if size != promised:
         raise UserError(
             f"{path}: found {size:,} bytes, expected {promised:,} from its header; the file is "

@@ -1,6 +1,6 @@
-"""Writing a large `.npy` file of pictures, batch by batch, under its name only when complete.
+"""Writing a large `.npy` file of images, batch by batch, under its name only when complete.
 
-One process writes the batches in order, or several do, each at the place where the pictures belong
+One process writes the batches in order, or several do, each at the place where the images belong
 if none is skipped, and one process takes them in.
 """
 
@@ -10,6 +10,7 @@ import io
 import math
 import os
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -19,19 +20,19 @@ from common.errors import UserError
 
 
 class ArrayWriter:
-    """Collects pictures in a file whose header is settled at the end.
+    """Collects images in a file whose header is settled at the end.
 
     Args:
         file: opened for reading and writing bytes, unbuffered, empty.
-        image_shape: (height, width, channels) of every picture.
+        image_shape: (height, width, channels) of every image.
 
     Attributes:
         places: where other processes may write, see `Places`, as long as `write_array` lasts: they
             must have ended before it does.
-        count: the number of pictures so far.
+        count: the number of images so far.
     """
 
-    def __init__(self, file: BinaryIO, image_shape: tuple[int, int, int]):
+    def __init__(self, file: FileIO, image_shape: tuple[int, int, int]):
         self.count = 0
         self._file = file
         self._image_shape = image_shape
@@ -46,21 +47,21 @@ class ArrayWriter:
         """Takes in what was written by `places.fill`, closing a gap before it.
 
         Args:
-            first: the place of the first picture, not before the end of what there is.
-            count: the number of pictures, in a row.
+            first: the place of the first image, not before the end of what there is.
+            count: the number of images, in a row.
 
         Raises:
             OSError: as of reading and writing.
             ValueError: the place is taken.
         """
         if first < self.count:
-            raise ValueError(f"place {first} is taken, {self.count} pictures are there")
+            raise ValueError(f"place {first} is taken, {self.count} images are there")
         if first > self.count and count:
             self.places.fill(self._file, self.count, self.places.read(self._file, first, count))
         self.count += count
 
     def finish(self) -> None:
-        """Writes the header, with the count; cuts off what stands behind the last picture.
+        """Writes the header, with the count; cuts off what stands behind the last image.
 
         Raises:
             OSError: as of writing.
@@ -78,11 +79,11 @@ class ArrayWriter:
 
 
 class Places(NamedTuple):
-    """Where the pictures stand in the file that is being written; for any process.
+    """Where the images stand in the file that is being written; for any process.
 
     Attributes:
         path: the unfinished file.
-        image_shape: (height, width, channels) of every picture.
+        image_shape: (height, width, channels) of every image.
         offset: the length of the header.
     """
 
@@ -91,19 +92,19 @@ class Places(NamedTuple):
     offset: int
 
     def start(self, number: int) -> int:
-        """Returns the place in the file of a picture, by its number from 0."""
+        """Returns the place in the file of an image, by its number from 0."""
         return self.offset + number * math.prod(self.image_shape)
 
-    def open(self) -> BinaryIO:
+    def open(self) -> FileIO:
         """Opens the file for `fill`; raises OSError as of opening."""
         return self.path.open("r+b", buffering=0)
 
-    def fill(self, file: BinaryIO, first: int, batch: np.ndarray) -> None:
-        """Writes pictures from a place on.
+    def fill(self, file: FileIO, first: int, batch: np.ndarray) -> None:
+        """Writes images from a place on.
 
         Args:
             file: the file, opened for writing bytes, unbuffered.
-            first: the place of the first picture.
+            first: the place of the first image.
             batch: uint8 `[n, H, W, C]`.
 
         Raises:
@@ -116,20 +117,20 @@ class Places(NamedTuple):
         file.seek(self.start(first))
         _write_all(file, batch.reshape(-1).data)
 
-    def read(self, file: BinaryIO, first: int, count: int) -> np.ndarray:
-        """Reads `count` pictures, uint8 `[n, H, W, C]`, from a place on; see `fill`."""
-        pictures = np.empty((count, *self.image_shape), np.uint8)
+    def read(self, file: FileIO, first: int, count: int) -> np.ndarray:
+        """Reads `count` images, uint8 `[n, H, W, C]`, from a place on; see `fill`."""
+        images = np.empty((count, *self.image_shape), np.uint8)
         file.seek(self.start(first))
-        rest = memoryview(pictures.reshape(-1))
+        rest = images.reshape(-1).data
         while rest:
             got = file.readinto(rest)
             if not got:
-                raise OSError(f"{self.path}: ends before picture {first + count}")
+                raise OSError(f"{self.path}: ends before image {first + count}")
             rest = rest[got:]
-        return pictures
+        return images
 
 
-def _write_all(file: BinaryIO, data: bytes | memoryview) -> None:
+def _write_all(file: FileIO, data: bytes | memoryview) -> None:
     while len(data):
         data = data[file.write(data) :]
 
@@ -140,7 +141,7 @@ def write_array(target: Path, image_shape: tuple[int, int, int]) -> Iterator[Arr
 
     Args:
         target: the final `.npy` file; what is there stays until then.
-        image_shape: (height, width, channels) of every picture.
+        image_shape: (height, width, channels) of every image.
 
     Raises:
         UserError: another process writes the same file.

@@ -7,6 +7,7 @@ blocks of entries `(length shared with the last key, rest of the key, value)`, a
 
 import math
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -19,7 +20,7 @@ _MAX_KEY = 4096
 _MAX_ELEMENTS = 2**40
 
 
-def check_index(checkpoint):
+def check_index(checkpoint: str | Path) -> None:
     """Checks `<checkpoint>.index`, apart from its checksums.
 
     Args:
@@ -42,7 +43,7 @@ def check_index(checkpoint):
         raise ValueError(f"the index is damaged ({error})") from error
 
 
-def _entries(data):
+def _entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yields all keys and values of a table."""
     footer = len(data) - _FOOTER
     _, place = _handle(data, footer)
@@ -56,7 +57,7 @@ def _entries(data):
         yield from _block_entries(data, offset, size)
 
 
-def _block_entries(data, offset, size):
+def _block_entries(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Yields the keys and values of a block."""
     block = data[offset : offset + size]
     if len(block) != size or data[offset + size] != 0:
@@ -77,14 +78,14 @@ def _block_entries(data, offset, size):
         place += length
 
 
-def _handle(data, place):
+def _handle(data: bytes, place: int) -> tuple[tuple[int, int], int]:
     """`(offset, size)` of a block, and the place of what follows."""
     offset, place = _varint(data, place)
     size, place = _varint(data, place)
     return (offset, size), place
 
 
-def _varint(data, place):
+def _varint(data: bytes, place: int) -> tuple[int, int]:
     """An integer of seven bits a byte, the lowest first, and the place of what follows it."""
     value = 0
     for position in range(10):
@@ -95,7 +96,7 @@ def _varint(data, place):
     raise ValueError("a number in the index is too long")
 
 
-def _check_entry(key, value):
+def _check_entry(key: bytes, value: bytes) -> None:
     if not key:
         tensor_bundle_pb2.BundleHeaderProto().ParseFromString(value)
         return

@@ -1,13 +1,13 @@
-"""CelebA's stored pictures, decoded no further than they are needed."""
+"""CelebA's stored images, decoded no further than they are needed."""
 
 from functools import partial
 
 import numpy as np
 from PIL import Image
 
-from common.data.decoding import decode
-from common.data.jpeg import ordinary_frame
-from common.data.transforms import CELEBA_CROP, celeba_picture, resize_linear
+from common.parsers.decoding import decode
+from common.parsers.jpeg import ordinary_frame
+from common.preparation.transforms import CELEBA_CROP, celeba_image, resize_linear
 
 HEIGHT, WIDTH = 218, 178
 
@@ -19,35 +19,35 @@ _END = b"\xff\xd9"
 
 
 def decode_celeba(data: bytes, size: int = 64) -> np.ndarray:
-    """Makes the training picture from a stored file, as `celeba_picture` does, but quicker.
+    """Makes the training image from a stored file, as `celeba_image` does, but quicker.
 
     Args:
-        data: the file, a picture of 178x218.
+        data: the file, an image of 178x218.
         size: height and width of the result.
 
     Returns:
         uint8 `[size, size, 3]`, RGB.
 
     Raises:
-        One of `DECODER_ERRORS`: not such a picture, or damaged.
+        One of `DECODER_ERRORS`: not such an image, or damaged.
     """
     shortened = _shortened(data)
     if shortened is None:
-        return decode(data, partial(celeba_picture, size=size), (HEIGHT, WIDTH))
-    return decode(shortened, partial(_upright_picture, size=size))
+        return decode(data, partial(celeba_image, size=size), (HEIGHT, WIDTH))
+    return decode(shortened, partial(_upright_image, size=size))
 
 
-def _upright_picture(picture: Image.Image, size: int) -> np.ndarray:
-    """`celeba_picture` of one that has its full width, no orientation, and is grey or RGB."""
+def _upright_image(image: Image.Image, size: int) -> np.ndarray:
+    """`celeba_image` of one that has its full width, no orientation, and is grey or RGB."""
     if 2 * size == CELEBA_CROP:
-        return np.asarray(picture.reduce(2, _BOX).convert("RGB"))
-    return resize_linear(np.asarray(picture.crop(_BOX).convert("RGB")), size)
+        return np.asarray(image.reduce(2, _BOX).convert("RGB"))
+    return resize_linear(np.asarray(image.crop(_BOX).convert("RGB")), size)
 
 
 def _shortened(data: bytes) -> bytes | None:
     """Returns the JPEG with a smaller height in its header, so that no lower rows are decoded.
 
-    They are a fifth of the picture, of which nothing is used. None if it is not a plain one: of
+    They are a fifth of the image, of which nothing is used. None if it is not a plain one: of
     another size, not baseline, with an EXIF block, in other colours than grey or RGB, or truncated.
     """
     frame = ordinary_frame(data)

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
-from common.data.celeba import decode_celeba
-from common.data.decoding import DECODER_ERRORS, decode
-from common.data.jpeg import ordinary_frame
-from common.data.transforms import as_rgb, imagenet_picture
-from tests.data.test_transforms import read_opencv, squares_of_opencv
+from common.parsers.decoding import DECODER_ERRORS, as_rgb, decode
+from common.parsers.jpeg import ordinary_frame
+from common.preparation.celeba import decode_celeba
+from common.preparation.transforms import imagenet_image
 from tests.preparation.archives import encode, photograph
+from tests.preparation.test_transforms import read_opencv, squares_of_opencv
 
 
 def opened(data: bytes) -> Image.Image:
@@ -26,7 +26,7 @@ def jpegs(draw) -> tuple[bytes, bool]:
     """A file, and whether it is an ordinary one."""
     mode = draw(st.sampled_from(["RGB", "RGB", "L", "CMYK"]))
     height, width = (draw(st.integers(1, 70)) for _ in range(2))
-    picture = photograph(draw(st.integers(0, 9)), height, width, grain=9).convert(mode)
+    image = photograph(draw(st.integers(0, 9)), height, width, grain=9).convert(mode)
     options = {"quality": draw(st.integers(1, 100)), "progressive": draw(st.booleans())}
     options["restart_marker_rows"] = draw(st.sampled_from([0, 1]))
     options["comment"] = draw(st.binary(max_size=9))
@@ -34,24 +34,24 @@ def jpegs(draw) -> tuple[bytes, bool]:
         options["icc_profile"] = b"any"
     orientation = draw(st.sampled_from([None, None, 1, 6]))
     ordinary = mode != "CMYK" and not profile and orientation is None
-    return encode(picture, orientation=orientation, **options), ordinary
+    return encode(image, orientation=orientation, **options), ordinary
 
 
 @settings(max_examples=200, deadline=None)
 @given(jpegs())
 def test_the_frame_is_what_pillow_reads(made):
     data, ordinary = made
-    frame, picture = ordinary_frame(data), opened(data)
+    frame, image = ordinary_frame(data), opened(data)
     assert (frame is not None) == ordinary
     if frame:
-        assert ((frame.width, frame.height), frame.mode) == (picture.size, picture.mode)
-        assert frame.baseline == (not picture.info.get("progressive"))
+        assert ((frame.width, frame.height), frame.mode) == (image.size, image.mode)
+        assert frame.baseline == (not image.info.get("progressive"))
         assert data[frame.place : frame.place + 2] in (b"\xff\xc0", b"\xff\xc2")
 
 
 @settings(max_examples=100, deadline=None)
 @given(jpegs())
-def test_the_picture_is_pillows(made):
+def test_the_image_is_pillows(made):
     data, _ = made
     assert np.array_equal(decode(data, as_rgb), as_rgb(opened(data)))
 
@@ -84,15 +84,15 @@ def test_pillows_parser_is_left_out(monkeypatch):
     assert np.array_equal(decode(data, as_rgb), expected)
 
 
-def test_large_pictures_are_not_decoded_before_they_are_asked_for(monkeypatch):
+def test_large_images_are_not_decoded_before_they_are_asked_for(monkeypatch):
     data = encode(Image.new("RGB", (1025, 1024)))
     monkeypatch.setattr(Image, "frombytes", None)
-    assert decode(data, lambda picture: picture.crop((0, 0, 1, 1))).shape == (1, 1, 3)
+    assert decode(data, lambda image: image.crop((0, 0, 1, 1))).shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_tags_behind_the_frame_header(orientation):
-    """Pillow and OpenCV turn such pictures, too."""
+    """Pillow and OpenCV turn such images, too."""
     data = encode(photograph(0, 218, 178, grain=9), orientation=orientation)
     start = data.index(b"\xff\xe1")
     end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
@@ -101,7 +101,7 @@ def test_tags_behind_the_frame_header(orientation):
     moved = rest[:scan] + data[start:end] + rest[scan:]
     assert not np.array_equal(read_opencv(moved), read_opencv(rest))
     _, expected = squares_of_opencv(moved, 178, 128)
-    assert np.array_equal(decode(moved, imagenet_picture), expected)
+    assert np.array_equal(decode(moved, imagenet_image), expected)
     if orientation == 3:  # the other is not 178x218 any more
         _, expected = squares_of_opencv(moved, 128, 64)
         assert np.array_equal(decode_celeba(moved), expected)

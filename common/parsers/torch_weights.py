@@ -1,27 +1,28 @@
 """Reads PyTorch's files of weights without PyTorch: nothing in them is ever executed.
 
 Both forms of `torch.save` are read, the zip archive (PyTorch 1.6 and later) and the stream of
-pickles before it. The pickles are decoded by `common.data.safe_pickle`.
+pickles before it. The pickles are decoded by `common.parsers.safe_pickle`.
 """
 
 import io
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from common.data import safe_pickle
-from common.data.safe_pickle import Call, Global, PersistentId, PickleRefusedError, Vocabulary
 from common.errors import UserError
+from common.parsers import safe_pickle
+from common.parsers.safe_pickle import Call, Global, PersistentId, PickleRefusedError, Vocabulary
 
 ZIP_MAGIC = b"PK\x03\x04"
 # The pickle of a number that begins the older form.
 STREAM_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _TENSOR, _PARAMETER, _DICT = "tensor", "parameter", "dict"
-_DTYPES = {
+_DTYPES: dict[str, np.dtype] = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
     "HalfStorage": np.dtype("<f2"),
@@ -85,7 +86,7 @@ class _Storages:
         contents: Bytes by key.
     """
 
-    def __init__(self, contents: dict[str, bytes | memoryview]) -> None:
+    def __init__(self, contents: Mapping[str, bytes | memoryview]) -> None:
         self._contents = contents
 
     def array(self, reference: Any) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Looking at a picture's pixels where Pillow keeps them.
+"""Looking at an image's pixels where Pillow keeps them.
 
 Pillow shows its memory through Arrow's C data interface. Of this a few fields are read here, by
-hand: Arrow's own library would take 45 MB in each process that prepares pictures.
+hand: Arrow's own library would take 45 MB in each process that prepares images.
 """
 
 import ctypes
@@ -26,13 +26,13 @@ _address_in.restype, _address_in.argtypes = ctypes.c_void_p, [ctypes.py_object, 
 
 
 class _Memory:
-    """What NumPy makes an array of that keeps the picture's memory in use."""
+    """What NumPy makes an array of that keeps the image's memory in use."""
 
-    def __init__(self, picture: Image.Image):
-        self._capsules = picture.__arrow_c_array__()
+    def __init__(self, image: Image.Image):
+        self._capsules = image.__arrow_c_array__()
         array = _ArrowArray.from_address(_address_in(self._capsules[1], b"arrow_array"))
-        shape = (picture.height, picture.width, 4)
-        size = picture.height * picture.width * 4
+        shape = (image.height, image.width, 4)
+        size = image.height * image.width * 4
         if array.n_children != 1 or (pixels := array.children[0].contents).length != size:
             raise ValueError("not four bytes a pixel")
         read_only = True
@@ -44,19 +44,19 @@ class _Memory:
         }
 
 
-def pixels_in_place(picture: Image.Image) -> np.ndarray | None:
-    """The pixels of a loaded RGB picture, without a copy.
+def pixels_in_place(image: Image.Image) -> np.ndarray | None:
+    """The pixels of a loaded RGB image, without a copy.
 
     Args:
-        picture: of mode `RGB`; not to be changed as long as the result is in use.
+        image: of mode `RGB`; not to be changed as long as the result is in use.
 
     Returns:
         uint8 `[h, w, 4]`, read-only, the last channel meaning nothing; None if Pillow has the
-        picture in several pieces (of more than 16 MB), with padded rows, or is too old to show it.
+        image in several pieces (of more than 16 MB), with padded rows, or is too old to show it.
     """
     if Image.core.get_alignment() != 1:  # PILLOW_ALIGNMENT; Pillow 12 says nothing of the padding
         return None
     try:
-        return np.asarray(_Memory(picture))
+        return np.asarray(_Memory(image))
     except (ValueError, AttributeError):
         return None

@@ -4,15 +4,16 @@ ISA-L does it, where its package is installed, and is quicker than zlib. Of a fi
 streams it unpacks the first only: it refuses some headers that two pieces of the file share.
 """
 
+import contextlib
 import zlib
 from pathlib import Path
+from typing import Any
 
-from common.preparation.members import DamagedError, open_archive
+from common.parsers.archives import DamagedError, open_archive
 
-try:
+library: Any = zlib
+with contextlib.suppress(ImportError):
     from isal import isal_zlib as library
-except ImportError:
-    library = zlib
 
 _PIECE = 2**17  # bytes of the file at a time
 
@@ -35,16 +36,16 @@ class GzipReader:
         UserError: it cannot be opened.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self._inflater = _new_inflater(library)
         self._ready = memoryview(b"")
         self._position = 0
         self._file = open_archive(path)
 
-    def __enter__(self):
+    def __enter__(self) -> "GzipReader":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._file.close()
 
     def tell(self) -> int:
@@ -105,7 +106,7 @@ class GzipReader:
         return True
 
 
-def _new_inflater(module):
+def _new_inflater(module: Any) -> Any:
     return module.decompressobj(zlib.MAX_WBITS | 16)
 
 

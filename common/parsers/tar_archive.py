@@ -3,14 +3,27 @@
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from common.errors import UserError
-from common.preparation.members import DamagedError, check_name, read_exactly
+from common.parsers.archives import DamagedError, check_name, read_exactly
 
 _MAX_READ = 2**20  # bytes of a header; tarfile would read as many as a damaged one says
 
 _TAR_ERRORS = (tarfile.TarError, DamagedError, ValueError, OverflowError, EOFError)
+
+
+class Forwards(Protocol):
+    """What tar archives are read from: a file that is read forwards."""
+
+    def tell(self) -> int:
+        """Returns the position."""
+
+    def seek(self, position: int, /) -> int:
+        """Goes forwards to a position."""
+
+    def read(self, size: int, /) -> bytes | bytearray:
+        """Returns the next `size` bytes."""
 
 
 class Window:
@@ -22,7 +35,7 @@ class Window:
         size: its number of bytes.
     """
 
-    def __init__(self, file: BinaryIO, start: int, size: int):
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._file = file
         self._start = start
         self._size = size
@@ -48,25 +61,25 @@ class Window:
 class _Watched:
     """A file as tarfile sees it: what it reads is bounded, and the last of it is kept."""
 
-    def __init__(self, file):
+    def __init__(self, file: Forwards) -> None:
         self._file = file
         self.tell = file.tell
         self.seek = file.seek
-        self.last = b""
+        self.last: bytes | bytearray = b""
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes | bytearray:
         if size > _MAX_READ:
             raise DamagedError(f"a header of {size:,} bytes")
         self.last = self._file.read(size)
         return self.last
 
 
-def tar_files(archive: Path, file, what: str = "") -> Iterator[tarfile.TarInfo]:
+def tar_files(archive: Path, file: Forwards, what: str = "") -> Iterator[tarfile.TarInfo]:
     """Yields the files of a tar archive that is not compressed.
 
     Args:
         archive: its path, for messages.
-        file: it, with `read`, `tell` and `seek`, which is called forwards only.
+        file: it; `seek` is called forwards only.
         what: the name of an archive within the archive, for messages.
 
     Raises:
@@ -76,10 +89,10 @@ def tar_files(archive: Path, file, what: str = "") -> Iterator[tarfile.TarInfo]:
     where = f"{archive}: {what}" if what else str(archive)
     last = "its first header"
     try:
-        watched = _Watched(file)
+        watched: Any = _Watched(file)  # tarfile's types ask for more than it calls
         with tarfile.open(fileobj=watched, mode="r:") as tar:
             while (info := tar.next()) is not None:
-                tar.members = []  # lest a million of them fill the memory
+                vars(tar)["members"] = []  # lest a million of them fill the memory
                 last = info.name
                 check_name(where, info.name)
                 if info.isdir():

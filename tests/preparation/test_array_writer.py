@@ -1,17 +1,17 @@
-"""Writing an array by several hands: the pictures stand in order, without gaps."""
+"""Writing an array by several hands: the images stand in order, without gaps."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data.array_writer import write_array
+from common.preparation.array_writer import write_array
 
 SHAPE = (2, 3, 3)
 
 
-def pictures(first, count):
-    """`count` distinct pictures, by their numbers."""
+def images(first, count):
+    """`count` distinct images, by their numbers."""
     numbers = np.arange(first, first + count)[:, None, None, None]
     return ((numbers * 7 + np.arange(18).reshape(SHAPE)) % 256).astype(np.uint8)
 
@@ -29,36 +29,36 @@ def test_gaps_close(tmp_path_factory, blocks, order):
     with write_array(target, SHAPE) as array:
         for start, (made, _) in order.sample(numbered, len(numbered)):
             with array.places.open() as file:
-                array.places.fill(file, start, pictures(start, made))
+                array.places.fill(file, start, images(start, made))
         for start, (made, _) in numbered:
             array.take(start, made)
         assert array.count == sum(made for made, _ in blocks)
-    expected = [pictures(start, made) for start, (made, _) in numbered]
+    expected = [images(start, made) for start, (made, _) in numbered]
     loaded = np.load(target)
-    np.testing.assert_array_equal(loaded, np.concatenate([pictures(0, 0), *expected]))
+    np.testing.assert_array_equal(loaded, np.concatenate([images(0, 0), *expected]))
     assert target.stat().st_size == 128 + loaded.size
     assert [path.name for path in target.parent.iterdir()] == ["a.npy"]
 
 
-def test_pictures_of_another_kind_do_not_overwrite_their_neighbours(tmp_path):
+def test_images_of_another_kind_do_not_overwrite_their_neighbours(tmp_path):
     with write_array(tmp_path / "a.npy", SHAPE) as array, array.places.open() as file:
         for wrong in (np.zeros((2, 3, 3, 3), np.uint8), np.zeros((2, *SHAPE), np.float32)):
             with pytest.raises(ValueError, match="expected uint8"):
                 array.places.fill(file, 0, wrong)
-        with pytest.raises(OSError, match="ends before picture 9"):
+        with pytest.raises(OSError, match="ends before image 9"):
             array.places.read(file, 5, 4)
 
 
 def test_appended_and_filled(tmp_path):
     with write_array(tmp_path / "a.npy", SHAPE) as array:
-        array.append(pictures(0, 4))
+        array.append(images(0, 4))
         with array.places.open() as file:
-            array.places.fill(file, 6, pictures(6, 2))
+            array.places.fill(file, 6, images(6, 2))
         array.take(6, 2)
         with pytest.raises(ValueError, match="place 5 is taken"):
             array.take(5, 1)
         with pytest.raises(ValueError, match="expected uint8"):
             array.append(np.zeros((1, 2, 2, 3), np.uint8))
-        array.append(pictures(8, 1))
-    expected = np.concatenate([pictures(0, 4), pictures(6, 3)])
+        array.append(images(8, 1))
+    expected = np.concatenate([images(0, 4), images(6, 3)])
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), expected)

@@ -1,4 +1,4 @@
-"""The exact picture operations, against NumPy and OpenCV."""
+"""The exact image operations, against NumPy and OpenCV."""
 
 import io
 import warnings
@@ -10,26 +10,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from common.data.transforms import (
-    celeba_picture,
+from common.preparation.transforms import (
+    celeba_image,
     halve,
     halve_planes,
-    imagenet_picture,
+    imagenet_image,
     resize_linear,
     upright_square,
 )
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (218, 178, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (218, 178, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("height", [96, 218])
 @pytest.mark.parametrize("width", [96, 178])
 def test_halve(height, width):
-    picture = PICTURE[:height, :width]
-    halved = np.asarray(halve(Image.fromarray(picture)))
+    image = IMAGE[:height, :width]
+    halved = np.asarray(halve(Image.fromarray(image)))
     size = (width // 2, height // 2)
-    assert np.array_equal(halved, cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR))
-    blocks = picture.reshape(height // 2, 2, width // 2, 2, 3).astype(int).sum(axis=(1, 3))
+    assert np.array_equal(halved, cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
+    blocks = image.reshape(height // 2, 2, width // 2, 2, 3).astype(int).sum(axis=(1, 3))
     assert np.array_equal(halved, (blocks + 2) // 4)
 
 
@@ -77,7 +77,7 @@ def test_shrinking(data):
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
-def test_flat_pictures(value):
+def test_flat_images(value):
     pixels = np.full((301, 200, 3), value, np.uint8)
     assert np.array_equal(resize_linear(pixels, 128), opencv(pixels, 128))
 
@@ -114,7 +114,7 @@ def test_resize_takes_views():
 
 def encoded(format_, mode="RGB", box=(0, 0, 178, 218), **options) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(PICTURE).crop(box).convert(mode).save(file, format_, **options)
+    Image.fromarray(IMAGE).crop(box).convert(mode).save(file, format_, **options)
     return file.getvalue()
 
 
@@ -147,57 +147,57 @@ def test_orientation(format_, orientation, height, width):
         square, _ = squares_of_opencv(data, side, 64)
         assert np.array_equal(np.asarray(upright_square(opened(data), side)), square)
     square, resized = squares_of_opencv(data, min(height, width), 128)
-    assert np.array_equal(imagenet_picture(opened(data)), resized)
+    assert np.array_equal(imagenet_image(opened(data)), resized)
 
 
 @pytest.mark.parametrize("size", [64, 48, 100])
-def test_celeba_picture(size):
+def test_celeba_image(size):
     data = encoded("JPEG")
     _, resized = squares_of_opencv(data, 128, size)
-    found = celeba_picture(opened(data), size)
+    found = celeba_image(opened(data), size)
     assert (found.dtype, found.shape) == (np.uint8, (size, size, 3))
     assert np.array_equal(found, resized)
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_imagenet_picture(data):
+def test_imagenet_image(data):
     size = data.draw(st.sampled_from([128, 128, 64, 31]))
     height, width = (data.draw(st.integers(size, 700)) for _ in range(2))
     mode = data.draw(st.sampled_from(["RGB", "L", "CMYK"]))
     orientation = data.draw(st.integers(0, 9))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    picture = Image.fromarray(noise(height, width, data.draw(st.integers(0, 9)))).convert(mode)
+    image = Image.fromarray(noise(height, width, data.draw(st.integers(0, 9)))).convert(mode)
     file = io.BytesIO()
     format_ = data.draw(st.sampled_from(["JPEG", "JPEG" if mode == "CMYK" else "PNG"]))
-    picture.save(file, format_, exif=exif)
+    image.save(file, format_, exif=exif)
     _, resized = squares_of_opencv(file.getvalue(), min(height, width), size)
-    assert np.array_equal(imagenet_picture(opened(file.getvalue()), size), resized)
+    assert np.array_equal(imagenet_image(opened(file.getvalue()), size), resized)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize(("height", "width"), [(4099, 4201), (4201, 4099), (3000, 7001)])
-def test_huge_pictures(mode, height, width):
+def test_huge_images(mode, height, width):
     """Beyond 2**24 pixels the rows are fetched one by one."""
     small = Image.fromarray(noise(300, 300))
-    picture = small.resize((width, height), Image.Resampling.BILINEAR).convert(mode)
+    image = small.resize((width, height), Image.Resampling.BILINEAR).convert(mode)
     file = io.BytesIO()
-    picture.save(file, "JPEG")
+    image.save(file, "JPEG")
     _, resized = squares_of_opencv(file.getvalue(), min(height, width), 128)
-    assert np.array_equal(imagenet_picture(opened(file.getvalue())), resized)
+    assert np.array_equal(imagenet_image(opened(file.getvalue())), resized)
 
 
 @pytest.mark.parametrize(("mode", "tolerance"), [("RGB", 1), ("CMYK", 1)])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (90, 127), (64, 300)])
-def test_small_pictures(mode, tolerance, height, width):
+def test_small_images(mode, tolerance, height, width):
     data = encoded("JPEG", mode, box=(0, 0, width, height)) if width <= 178 else None
     if data is None:
         file = io.BytesIO()
         Image.fromarray(noise(height, width)).convert(mode).save(file, "JPEG")
         data = file.getvalue()
     _, resized = squares_of_opencv(data, min(height, width), 128)
-    difference = imagenet_picture(opened(data)).astype(int) - resized
+    difference = imagenet_image(opened(data)).astype(int) - resized
     assert np.abs(difference).max() <= tolerance
 
 
@@ -212,7 +212,7 @@ def test_pixels_of_16_bits_are_refused():
     file = io.BytesIO()
     Image.fromarray(np.full((200, 200), 40_000, np.uint16)).save(file, "PNG")
     with pytest.raises(ValueError, match="mode I;16, not of 8 bits"):
-        imagenet_picture(opened(file.getvalue()))
+        imagenet_image(opened(file.getvalue()))
 
 
 @pytest.mark.parametrize(("mode", "tolerance"), [("L", 0), ("RGB", 0), ("CMYK", 0)])
