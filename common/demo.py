@@ -1,8 +1,7 @@
 """`--demo`: the variant on the digits that scikit-learn ships, in minutes and without download."""
 
-import csv
-
 from common.configuration.settings import keys_of
+from common.results.metrics_table import read_metrics, values_of
 from common.results.times import training_seconds
 
 _GLOBAL = {
@@ -80,7 +79,7 @@ def print_table(jobs, folders):
     """Prints what the demo's jobs reached, and where their pictures are."""
     print(f"\n{'method':8}{'IS':^21}{'FID':^21}{'seconds':>8}")
     for job, folder in zip(jobs, folders, strict=True):
-        rows = _read_rows(folder.metrics_path)
+        rows = read_metrics(folder.metrics_path)
         scores = (_change(rows, column) for column in ("inception_score_mean", "fid"))
         seconds = training_seconds(folder.times_path)
         print(f"{method_name(job.settings):8}{''.join(scores)}{seconds:8.0f}")
@@ -95,14 +94,7 @@ def method_name(settings):
     return {"SN": ("SN", "SSN"), "BSN": ("BSN", "BSSN")}[settings.sn_mode][scaled]
 
 
-def _read_rows(path):
-    if not path.exists():  # nothing was measured
-        return []
-    with open(path, newline="", encoding="utf-8") as table:
-        return list(csv.DictReader(table))
-
-
 def _change(rows, column):
     """The first and the last value of the column, which a network's prefix may precede."""
-    values = [float(row[name]) for row in rows for name in row if name.endswith(column)]
+    values = values_of(rows, column)
     return f"{values[0]:8.2f} -> {values[-1]:<9.2f}" if values else f"{'-':^21}"

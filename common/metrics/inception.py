@@ -18,6 +18,8 @@ from common.metrics import file_memory, frozen_graph, torch_inception, torch_wei
 from common.metrics.cache import cache_folder
 from common.metrics.download import download
 from common.metrics.feature_network import FeatureNetwork
+from common.metrics.protocols import Protocol
+from common.metrics.rows import NetworkFiles
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +135,13 @@ class InceptionNetwork(FeatureNetwork):
         other._set_logits(num_classes, with_bias)
         return other
 
+    def with_logits_of(self, protocol: Protocol) -> "InceptionNetwork":
+        """Returns the network with the logits that a protocol counts; see the base class."""
+        same_bias = protocol.with_bias in (None, self.with_bias)
+        if same_bias and protocol.classes == self.num_classes:
+            return self
+        return self.with_logits(protocol.classes, protocol.with_bias)
+
     def _set_logits(self, num_classes: int, with_bias: bool) -> None:
         self.num_classes, self.with_bias = num_classes, with_bias
         bias = "with" if with_bias else "without"
@@ -209,6 +218,11 @@ def open_inception(
     return network
 
 
+def open_by_files(files: NetworkFiles) -> InceptionNetwork:
+    """`open_inception`, as the network's row asks."""
+    return open_inception(files.path, files.cache_dir, files.sha256)
+
+
 def _cached_archive(folder: Path) -> Path:
     """Path of the archive in the cache's folder, after downloading it if it is not there."""
     archive = folder / ARCHIVE_NAME
@@ -261,5 +275,7 @@ def _member(archive: tarfile.TarFile) -> bytes:
     # A sparse member counts as a regular file but may claim any size.
     if not member.isreg() or member.issparse() or member.size > MAX_GRAPH_BYTES:
         raise UserError(f"member {MEMBER_NAME} of the archive is not a regular file of sane size")
-    with archive.extractfile(member) as file:
+    file = archive.extractfile(member)
+    assert file is not None  # of a regular file
+    with file:
         return file.read()

@@ -1,13 +1,13 @@
 """Where each job of a sweep stands, as its folder tells."""
 
 import contextlib
-import csv
 import dataclasses
 import os
 from collections import Counter
 from dataclasses import dataclass
 
 from common.errors import UserError
+from common.results.metrics_table import read_metrics, values_of
 from common.results.progress import read_progress
 
 # In the order in which they are counted. "lost": an attempt ended without a word, see `RunFolder`.
@@ -69,11 +69,8 @@ def read_status(name, folder):
 def last_fid(path):
     """The last value of the table's FID column, which a network's prefix may precede, or None."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-        column = next(i for i, name in enumerate(rows[0]) if name.split("_")[-1] == "fid")
-        return float(rows[-1][column])
-    except (OSError, ValueError, IndexError, StopIteration, csv.Error):
+        return next(reversed(values_of(read_metrics(path), "fid")), None)
+    except UserError:
         return None
 
 

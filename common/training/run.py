@@ -1,5 +1,7 @@
 """From a job's settings to its training: data, networks, metrics, in that order of checks."""
 
+import dataclasses
+import functools
 import logging
 import os
 import platform
@@ -12,8 +14,8 @@ import tensorflow as tf
 
 from common.data import open_source
 from common.errors import UserError
-from common.metrics import Evaluator, open_network
-from common.metrics.evaluation import IMAGES_PER_DEVICE
+from common.metrics import PROTOCOLS, open_network
+from common.metrics.evaluation import IMAGES_PER_DEVICE, Evaluator
 from common.networks import NETWORKS, Normalization
 from common.randomness import derive_seed
 from common.training.batches import BatchPipeline
@@ -26,6 +28,7 @@ from common.training.devices import (
 from common.training.start_up import StartUp
 from common.training.step import Optimizers, TrainingStep
 from common.training.trainer import Trainer
+from common.variant import Variant
 
 _LOG = logging.getLogger(__name__)
 
@@ -114,18 +117,23 @@ class Resources:
         network = self.feature_network(settings)
         if network is None or not is_chief():
             return None
-        evaluator = Evaluator(
-            network,
-            self.source(settings),
-            run_seed=root_seed,
+        protocol = dataclasses.replace(
+            PROTOCOLS["bsn"],
             is_samples=settings.is_samples,
             fid_samples=settings.fid_samples,
-            fid_real=settings.fid_real,
-            cache_dir=self.options.cache_dir,
-            metrics=self.options.metrics,
+            real_images=settings.fid_real,
+        )
+        evaluator = Evaluator(
+            network,
+            protocol,
+            self.options.metrics,
+            self.source(settings),
+            seed=root_seed,
             with_replacement=settings.dataset == "imagenet",
             batch_size=IMAGES_PER_DEVICE * self._devices_at_hand(),
-            embed=on_all_replicas(self.strategy, network),
+            is_cached=True,
+            cache_dir=self.options.cache_dir,
+            spread=functools.partial(on_all_replicas, self.strategy),
         )
         evaluator.prepare()
         return evaluator
@@ -238,26 +246,47 @@ def set_precision(policy):
 
 def build_step(variant, settings, root_seed):
     """Networks, optimisers and losses of a job, with their initial values: a `TrainingStep`."""
+    generator, discriminator = build_networks(settings, root_seed, variant)
+    return TrainingStep(
+        variant, generator, discriminator, Optimizers.adam(settings), settings.d_gp_coe
+    )
+
+
+def build_networks(settings, root_seed, variant=None):
+    """`(generator, discriminator)` of a job, with their initial values.
+
+    Args:
+        settings: the job's `Settings`.
+        root_seed: the run's.
+        variant: the `Variant`; None for the first of `recorded_variants`.
+    """
+    variant = variant or recorded_variants(settings)[0]
     networks = NETWORKS[variant.network]
     normalization = Normalization(settings.sn_mode, settings.scale or 1.0, variant.gamma)
     size = {"mg": settings.mg, "width": settings.width, "seed": root_seed}
-    return TrainingStep(
-        variant,
+    return (
         networks.build_generator(latent_dim=settings.latent_dim, **size),
         networks.build_discriminator(normalization=normalization, **size),
-        Optimizers.adam(settings),
-        settings.d_gp_coe,
     )
+
+
+def recorded_variants(settings):
+    """What a run may be of whose record says no more than its settings: a list of `Variant`.
+
+    They have the same generator. Where there are several, the names of the variables in a
+    checkpoint tell which it is.
+    """
+    # The ResNet alone has batch sizes of its own for each network, no scale where there are gammas,
+    # and a penalty's factor where there is one.
+    network = "cnn" if settings.d_batch_size is None else "resnet"
+    loss = "hinge" if settings.d_gp_coe is None else "wgan_gp"
+    gammas = ("none",) if settings.scale is not None else ("shared", "per_layer")
+    return [Variant("recorded", network, loss, gamma) for gamma in gammas]
 
 
 def describe_metrics(evaluator):
     """What a run's metrics depend on besides its settings: a JSON-able dictionary, or None."""
-    if evaluator is None:
-        return None
-    provenance = evaluator.network.provenance
-    names = ("name", "sha256", "resize", "logits")
-    network = {name: provenance[name] for name in names if name in provenance}
-    return {"network": network, "columns": evaluator.columns}
+    return None if evaluator is None else evaluator.conditions
 
 
 def describe_environment():

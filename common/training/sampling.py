@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from common.metrics.generated import GeneratedImages
 from common.randomness import RandomStream
 from common.training.devices import on_all_replicas
 
@@ -36,6 +37,8 @@ class Sampler:
         return self._latents.normal(shape, global_id, dtype=keras.config.floatx())
 
     def metric_samples(self, global_id):
-        """The generator as a function of sample numbers, as an `Evaluator` calls it."""
+        """The images of an evaluation, `GeneratedImages`."""
         latents = self.metric_latents(global_id)
-        return lambda start, count: self.generate(latents[start : start + count])
+        return GeneratedImages(
+            "samples", lambda numbers: self.generate(tf.gather(latents, numbers)), len(latents)
+        )

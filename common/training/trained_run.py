@@ -1,21 +1,30 @@
-"""A run that was trained, or is about to be trained further: its generator at its checkpoints."""
+"""A run that was trained, or is about to be trained further: its networks at its checkpoints."""
 
 import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from common.configuration.settings import FIELDS, Settings, check_value, default_values
 from common.errors import UserError
-from common.metrics import METRICS
-from common.networks import NETWORKS
+from common.metrics import FEATURE_NETWORKS, METRICS
 from common.randomness import derive_seed
 from common.results.metrics_table import MetricsTable
 from common.results.run_folder import RunFolder
 from common.training.checkpoint_index import check_index
 from common.training.checkpoints import DAMAGES, iteration_of, list_checkpoints
-from common.training.run import Resources, describe_metrics, set_precision
+from common.training.run import (
+    Resources,
+    RunOptions,
+    build_networks,
+    describe_metrics,
+    set_precision,
+)
 from common.training.sampling import Sampler
+from common.variant import Variant
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,7 +47,7 @@ class TrainedRun:
         UserError: it is not the folder of a run.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.folder = RunFolder(path)
         record = self.folder.record
         if record is None:
@@ -48,45 +57,42 @@ class TrainedRun:
         self.root_seed = derive_seed(self.settings.seed, self.settings.run)
 
     @property
-    def checkpoints(self):
+    def checkpoints(self) -> dict[int, list[Path]]:
         """`{iteration: [paths]}`, ascending: a recent checkpoint first, then the permanent copy."""
-        found = {}
+        found: dict[int, list[Path]] = {}
         for path in sorted(list_checkpoints(self.folder.checkpoints), key=iteration_of):
             found.setdefault(iteration_of(path), []).append(path)
         return found
 
-    def build_generator(self):
-        """The generator, untrained: under the current strategy, in the run's precision."""
-        settings = self.settings
+    def build_networks(self, variant: Variant | None = None) -> tuple[keras.Model, keras.Model]:
+        """Generator and discriminator, untrained: under the current strategy, in the run's
+        precision; see `common.training.run.build_networks`."""
         keras.backend.clear_session()
-        set_precision(settings.precision)
-        # The ResNet alone has batch sizes of its own for each network.
-        network = NETWORKS["cnn" if settings.d_batch_size is None else "resnet"]
-        return network.build_generator(
-            mg=settings.mg,
-            latent_dim=settings.latent_dim,
-            width=settings.width,
-            seed=self.root_seed,
-        )
+        set_precision(self.settings.precision)
+        return build_networks(self.settings, self.root_seed, variant)
 
 
-def restore_generator(generator, checkpoint):
-    """Gives a generator the weights of a checkpoint.
+def restore(networks: Mapping[str, keras.Model], checkpoint: Path) -> None:
+    """Gives networks the weights of a checkpoint.
+
+    Args:
+        networks: "generator", "discriminator" or both.
+        checkpoint: its path, without a suffix.
 
     Raises:
         UserError: it is damaged, or of another network.
     """
     try:
         check_index(checkpoint)
-        status = tf.train.Checkpoint(generator=generator).read(str(checkpoint))
+        status = tf.train.Checkpoint(**networks).read(str(checkpoint))
         status.assert_existing_objects_matched().expect_partial()
     except DAMAGES as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"checkpoint {checkpoint} cannot be restored: {reason}") from error
 
 
-def restore_first(generator, checkpoints):
-    """Gives a generator the weights of the first of some checkpoints that can be restored.
+def restore_first(networks: Mapping[str, keras.Model], checkpoints: Iterable[Path]) -> Path:
+    """Gives networks the weights of the first of some checkpoints that can be restored.
 
     Returns:
         That checkpoint's path; of those before it a warning tells.
@@ -94,10 +100,10 @@ def restore_first(generator, checkpoints):
     Raises:
         UserError: none can.
     """
-    reasons = []
+    reasons: list[str] = []
     for checkpoint in checkpoints:
         try:
-            restore_generator(generator, checkpoint)
+            restore(networks, checkpoint)
         except UserError as error:
             reasons.append(str(error))
         else:
@@ -107,7 +113,7 @@ def restore_first(generator, checkpoints):
     raise UserError("; ".join(reasons))
 
 
-def fill_metrics(path, options):
+def fill_metrics(path: str | Path, options: RunOptions) -> tuple[MetricsTable, list[int]]:
     """Measures a run at every checkpoint that `metrics.csv` has no row for, as training would.
 
     The run may be done or interrupted; while it is being trained it is refused. TensorBoard's
@@ -135,17 +141,18 @@ def fill_metrics(path, options):
             _check_same("metrics", recorded, describe_metrics(evaluator))
         table = MetricsTable(run.folder.metrics_path, evaluator.columns)
         # The generator as it is built is that before the first iteration.
-        initial = {-1: []} if run.settings.initial_metrics else {}
+        initial: dict[int, list[Path]] = {-1: []} if run.settings.initial_metrics else {}
         available = {**initial, **run.checkpoints}
         missing = {i: paths for i, paths in available.items() if i not in table.ids}
         with resources.strategy.scope():
-            generator = run.build_generator()
+            generator, _ = run.build_networks()
         sampler = Sampler(resources.strategy, generator, run.settings, run.root_seed)
-        added, damaged = [], []
+        added: list[int] = []
+        damaged: list[str] = []
         for global_id, checkpoints in missing.items():
             try:
                 if checkpoints:
-                    restore_first(generator, checkpoints)
+                    restore_first({"generator": generator}, checkpoints)
             except UserError as error:
                 damaged.append(str(error))
                 continue
@@ -159,43 +166,52 @@ def fill_metrics(path, options):
     return table, added
 
 
-def recorded_metrics(run):
-    """Names of the metrics a run was trained with and of their network; `((), None)` if none."""
+def recorded_metrics(run: TrainedRun) -> tuple[tuple[str, ...], str | None]:
+    """Names of the metrics a run was trained with and of their network; `((), None)` if none.
+
+    Raises:
+        UserError: the record does not say them.
+    """
     recorded = run.conditions.get("metrics")
     if recorded is None:
         return (), None
     try:
-        columns, network = [str(c) for c in recorded["columns"]], str(recorded["network"]["name"])
-    except (KeyError, TypeError) as error:
+        columns = [str(column) for column in recorded["columns"]]
+        network = str(recorded["network"]["name"])
+        own = [str(name) for name in recorded.get("own_metrics", [])]
+        if network not in FEATURE_NETWORKS:
+            raise ValueError(f"the network {network} is not one of {', '.join(FEATURE_NETWORKS)}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{run.folder.record_path} cannot be read: its metrics have no columns or no network "
-            f"({error!r}); name the metrics and the network"
+            f"{run.folder.record_path}: it cannot be told how the run's metrics are made again "
+            f"({error!r}); name --metrics and --feature_network"
         ) from error
-    names = (n for n, m in METRICS.items() if any(c.endswith(m.columns[0]) for c in columns))
-    return tuple(names), network
+    prefix = FEATURE_NETWORKS[network].column_prefix
+    names = [name for name, row in METRICS.items() if prefix + row.columns[0] in columns]
+    return (*names, *own), network
 
 
-def _read_settings(path, values):
+def _read_settings(path: Path, values: dict[str, Any]) -> Settings:
     values = {**default_values(), **values}
     unknown = [name for name in values if name not in FIELDS]
     missing = [name for name in FIELDS if name not in values]
     if unknown or missing:
         raise UserError(f"{path}: unknown or missing keys {', '.join(unknown + missing)}")
-    checked = {
+    checked: dict[str, Any] = {
         name: None if value is FIELDS[name].default is None else check_value(name, value)
         for name, value in values.items()
     }
     return Settings(**checked)
 
 
-def _read_replicas(run):
+def _read_replicas(run: TrainedRun) -> int:
     replicas = run.conditions.get("replicas", 1)
     if type(replicas) is not int or not 1 <= replicas <= _MAX_REPLICAS:
         raise UserError(f"{run.folder.record_path}: replicas is {replicas!r}, not a number of such")
     return replicas
 
 
-def _check_same(what, recorded, ours):
+def _check_same(what: str, recorded: Any, ours: Any) -> None:
     if recorded != ours:
         raise UserError(
             f"the run was trained with other {what} than these: {recorded!r} -> {ours!r}; "

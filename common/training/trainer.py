@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.metrics import InvalidSamplesError
+from common.metrics.generated import GeneratedImages
 from common.randomness import RandomStream
 from common.results.events import EventLog
 from common.results.grid import make_grid, save_png
@@ -282,16 +283,16 @@ class Trainer:
         """An `Evaluation`, or None if it failed, which need not cost the training."""
         samples = self._sampler.metric_samples(global_id)
 
-        def generate(start, count):
+        def generate(numbers):
             if self._stop_requested() and not is_one_of_several_workers():
                 raise InterruptedRunError(
                     f"stopped in the metrics after iteration {global_id}, which the same command "
                     "makes anew."
                 )
-            return samples(start, count)
+            return samples.read(numbers)
 
         try:
-            return self._evaluator.evaluate(generate)
+            return self._evaluator.evaluate(GeneratedImages("samples", generate, len(samples)))
         except InterruptedRunError:
             raise
         except InvalidSamplesError as error:
