@@ -18,6 +18,7 @@ from common.configuration.files import find_config, load_config, other_configs
 from common.configuration.sweep import Job, Sweep, expand, results_folder
 from common.errors import UserError
 from common.exit_status import EXIT_OK, EXIT_USER_ERROR
+from common.metrics import parse_metrics
 from common.results.run_folder import RunFolder
 from common.sweeps.attempt import Task, record_if_readable
 from common.sweeps.slots import open_slots
@@ -279,7 +280,7 @@ def _run_options(folder: Path, options: flags.FlagValues) -> dict[str, Any]:
     return {
         "data_dir": _absolute(options.data_dir or folder / "data"),
         "data_route": options.data_route,
-        "metrics": [] if options.metrics == "none" else options.metrics.split(","),
+        "metrics": list(parse_metrics(options.metrics)),
         "feature_network": options.feature_network,
         "inception_path": _absolute(options.inception_path),
         "inception_sha256": options.inception_sha256,

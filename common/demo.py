@@ -1,14 +1,13 @@
 """`--demo`: the variant on the digits that scikit-learn ships, in minutes and without download."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from common.configuration.settings import keys_of
 from common.configuration.sweep import Job
 from common.networks import NETWORKS
 from common.networks.normalization import method_name
+from common.results.metrics_table import read_metrics, values_of
 from common.results.run_folder import RunFolder
 from common.results.times import training_seconds
 from common.variant import Variant
@@ -73,7 +72,7 @@ def print_table(jobs: Sequence[Job], folders: Sequence[RunFolder]) -> None:
     """Prints what the demo's jobs reached, and where their sample grids are."""
     print(f"\n{'method':8}{'IS':^21}{'FID':^21}{'seconds':>8}")
     for job, folder in zip(jobs, folders, strict=True):
-        rows = _read_rows(folder.metrics_path)
+        rows = read_metrics(folder.metrics_path)
         scores = (_change(rows, column) for column in ("inception_score_mean", "fid"))
         seconds = training_seconds(folder.times_path)
         print(f"{method_name(job.settings):8}{''.join(scores)}{seconds:8.0f}")
@@ -82,14 +81,7 @@ def print_table(jobs: Sequence[Job], folders: Sequence[RunFolder]) -> None:
         print(f"{method_name(job.settings)} samples: {folder.samples}")
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():  # nothing was measured
-        return []
-    with open(path, newline="", encoding="utf-8") as table:
-        return list(csv.DictReader(table))
-
-
 def _change(rows: Iterable[Mapping[str, str]], column: str) -> str:
     """The first and the last value of the column, which a network's prefix may precede."""
-    values = [float(row[name]) for row in rows for name in row if name.endswith(column)]
+    values = values_of(rows, column)
     return f"{values[0]:8.2f} -> {values[-1]:<9.2f}" if values else f"{'-':^21}"

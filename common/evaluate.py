@@ -9,23 +9,39 @@ or the folder of a SavedModel); a reference may also be stored statistics (.npz 
 The values go to stderr as a table and to stdout as JSON.
 """
 
+import dataclasses
 import json
 import logging
 import math
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from common import flag_values
 from common.errors import UserError
 from common.exit_status import EXIT_OK, EXIT_USER_ERROR
+from common.metrics import (
+    DEFAULT_METRICS,
+    FEATURE_NETWORKS,
+    METRICS,
+    PROTOCOLS,
+    open_network,
+    parse_metrics,
+)
+from common.metrics.protocols import DEFAULT_PROTOCOL
+from common.metrics.rows import DEFAULT_NETWORK
+
+if TYPE_CHECKING:
+    from common.metrics.evaluation import Reference
 
 USAGE = __doc__
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
@@ -52,18 +68,21 @@ def main(argv=None):
     return EXIT_OK
 
 
-def _define_flags(values):
+def _define_flags(values: flags.FlagValues) -> None:
     """All options; their help texts are the reference."""
     strings = {
         "run": (None, "results folder of a run: adds the rows that its metrics.csv lacks"),
         "metrics": (
             None,
-            "of is, fid, kid, prdc, separated by commas, or none; by default those of the run, or "
-            "is and, against a reference, fid",
+            f"of {', '.join(METRICS)}, or import paths of your own, separated by commas, or none; "
+            "by default those of the run, or is and, against a reference, fid",
         ),
-        "protocol": ("bsn", "how the number is made: bsn, mmgen, studiogan or torch_fidelity"),
+        "protocol": (DEFAULT_PROTOCOL, f"how the number is made: {', '.join(PROTOCOLS)}"),
         "save_statistics": (None, "writes mean and covariance of SET to this .npz file"),
-        "feature_network": (None, "inception (the default but for --run) or digits"),
+        "feature_network": (
+            None,
+            f"{', '.join(FEATURE_NETWORKS)}; by default {DEFAULT_NETWORK}, or that of the run",
+        ),
         "inception_path": (None, "the Inception network; by default from the cache or downloaded"),
         "inception_sha256": (None, "its expected SHA-256; by default that of its first use"),
         "cache_dir": (None, "for networks and statistics; by default Keras' own"),
@@ -82,13 +101,13 @@ def _define_flags(values):
     }
     for name, (default, text) in strings.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
-    for name, (default, text) in integers.items():
+    for name, (number, text) in integers.items():
         least = 0 if name == "seed" else 1
-        flags.DEFINE_integer(name, default, text, lower_bound=least, flag_values=values)
+        flags.DEFINE_integer(name, number, text, lower_bound=least, flag_values=values)
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
 
 
-def _check_arguments(values, sets):
+def _check_arguments(values: flags.FlagValues, sets: Sequence[str]) -> None:
     """Finds what makes no sense before anything heavy is imported."""
     if values.run and sets:
         raise UserError(f"--run and the set {sets[0]!r} exclude each other (see --help)")
@@ -97,15 +116,22 @@ def _check_arguments(values, sets):
         for name in given:
             if values[name].present:
                 raise UserError(f"--{name} is not for --run, whose settings decide (see --help)")
-        if values.protocol != "bsn":
-            raise UserError("--protocol is not for --run, whose table is of the protocol bsn")
+        if values.protocol != DEFAULT_PROTOCOL:
+            raise UserError(
+                f"--protocol is not for --run, whose table is of the protocol {DEFAULT_PROTOCOL}"
+            )
     elif not 1 <= len(sets) <= 2:
         raise UserError(f"{len(sets)} sets are given; name one or two, or --run (see --help)")
     if values.save_statistics and not values.save_statistics.endswith(".npz"):
         raise UserError(f"--save_statistics={values.save_statistics}: the name must end in .npz")
+    if values.metrics:
+        parse_metrics(values.metrics)
+    if values.feature_network:
+        FEATURE_NETWORKS[values.feature_network]
+    PROTOCOLS[values.protocol]
 
 
-def _evaluate_run(values):
+def _evaluate_run(values: flags.FlagValues) -> dict[str, Any]:
     from common.training.run import RunOptions  # noqa: PLC0415
     from common.training.trained_run import (  # noqa: PLC0415
         TrainedRun,
@@ -113,15 +139,20 @@ def _evaluate_run(values):
         recorded_metrics,
     )
 
-    names, network = recorded_metrics(TrainedRun(values.run))
-    names = _parse_metrics(values.metrics) if values.metrics else names or ("is", "fid")
+    run = TrainedRun(values.run)
+    names: Sequence[str] = parse_metrics(values.metrics) if values.metrics else ()
+    network = values.feature_network
+    if not (values.metrics and network):
+        recorded, recorded_network = recorded_metrics(run)
+        names = names if values.metrics else recorded or DEFAULT_METRICS
+        network = network or recorded_network
     if not names:
         raise UserError("--metrics=none: there is nothing to add to the run's table")
     options = RunOptions(
         data_dir=Path(values.data_dir or Path(values.run).absolute().parent.parent / "data"),
         data_route=values.data_route,
-        metrics=names,
-        feature_network=values.feature_network or network,
+        metrics=tuple(names),
+        feature_network=network,
         inception_path=values.inception_path,
         inception_sha256=values.inception_sha256,
         cache_dir=values.cache_dir,
@@ -132,9 +163,8 @@ def _evaluate_run(values):
     return {"run": values.run, "added": added, "rows": rows}
 
 
-def _evaluate_sets(values, sets):
-    from common.metrics import open_network  # noqa: PLC0415
-    from common.metrics.comparison import SetComparison, available_metrics  # noqa: PLC0415
+def _evaluate_sets(values: flags.FlagValues, sets: Sequence[str]) -> dict[str, Any]:
+    from common.metrics.evaluation import Evaluator  # noqa: PLC0415
     from common.metrics.frechet import GaussianStatistics  # noqa: PLC0415
     from common.metrics.statistics_files import write_statistics  # noqa: PLC0415
 
@@ -142,47 +172,50 @@ def _evaluate_sets(values, sets):
     if isinstance(samples, GaussianStatistics):
         raise UserError(f"{sets[0]} holds statistics; only the second set, the reference, may")
     reference = references[0] if references else None
-    if values.metrics:
-        names = _parse_metrics(values.metrics)
-    elif values.save_statistics and reference is None:
-        names = ()
-    else:
-        names = [name for name in ("is", "fid") if name in available_metrics(reference)]
     network = open_network(
-        values.feature_network or "inception",
+        values.feature_network or DEFAULT_NETWORK,
         inception_path=values.inception_path,
         inception_sha256=values.inception_sha256,
         cache_dir=values.cache_dir,
     )
-    seed = getattr(samples, "seed", 0) if values.seed is None else values.seed
-    comparison = SetComparison(
-        network, values.protocol, names, seed=seed, batch_size=values.batch_size
+    protocol = PROTOCOLS[values.protocol]
+    evaluator = Evaluator(
+        network,
+        protocol,
+        _metrics_of_sets(values, reference),
+        reference,
+        seed=getattr(samples, "seed", 0) if values.seed is None else values.seed,
+        with_replacement=getattr(reference, "real_with_replacement", False),
+        batch_size=values.batch_size,
     )
-    result = {"set": sets[0], "reference": sets[1] if references else None}
-    if names:
-        evaluation = comparison.evaluate(samples, reference)
+    result: dict[str, Any] = {"set": sets[0], "reference": sets[1] if references else None}
+    if evaluator.columns:
+        evaluation = evaluator.evaluate(samples)
         _print_table({sets[0]: evaluation.values})
-        result |= {"values": evaluation.values, "record": evaluation.record}
+        made = {"protocol": {"name": values.protocol, **dataclasses.asdict(protocol)}}
+        record = {**evaluation.record, **made, "samples": samples.record}
+        result |= {"values": evaluation.values, "record": record}
     if values.save_statistics:
-        write_statistics(Path(values.save_statistics), comparison.statistics(samples))
+        write_statistics(Path(values.save_statistics), evaluator.statistics(samples))
         result["statistics"] = values.save_statistics
     return result
 
 
-def _parse_metrics(text):
-    from common.metrics import METRICS  # noqa: PLC0415
+def _metrics_of_sets(values: flags.FlagValues, reference: "Reference") -> Sequence[str]:
+    from common.metrics.evaluation import available_metrics  # noqa: PLC0415
 
-    names = () if text == "none" else tuple(text.split(","))
-    for name in names:
-        if name not in METRICS:
-            raise UserError(f"--metrics: no metric {name!r}. Known: {', '.join(METRICS)}, none.")
-    return names
+    if values.metrics:
+        return parse_metrics(values.metrics)
+    if values.save_statistics and reference is None:
+        return ()
+    return [name for name in DEFAULT_METRICS if name in available_metrics(reference)]
 
 
-def _open_set(text, values):
+def _open_set(text: str, values: flags.FlagValues) -> Any:
     """The images, or statistics, that an argument names."""
     from common.data import DATASETS, open_source  # noqa: PLC0415
     from common.metrics.image_sets import open_files  # noqa: PLC0415
+    from common.training.trained_models import holds_models, open_models  # noqa: PLC0415
 
     path = Path(text).absolute()  # which gives . a name
     is_own = ":" in text and "/" not in text and not path.exists()  # an import path
@@ -193,72 +226,17 @@ def _open_set(text, values):
         raise UserError(
             f"the set {text!r} has no name; name a file or folder, such as {path}/images"
         )
-    try:
-        checkpoint = _as_checkpoint(path)
-    except OSError as error:  # such as a name that is too long
-        raise UserError(f"{text}: {error.strerror}") from error
-    if checkpoint:
-        return _open_checkpoint(*checkpoint, values)
+    if holds_models(path):
+        return open_models(path).images(values.samples, values.seed)
     if not path.exists():
         raise UserError(
             f"{text}: no such file, folder or checkpoint, and no data set of that name "
             f"({', '.join(DATASETS)})"
         )
-    if path.suffix == ".keras" or (path / "saved_model.pb").exists():
-        return _open_generator(path, values)
     return open_files(path)
 
 
-def _as_checkpoint(path):
-    """`(run's folder, checkpoint or None for the newest)`, or None if it is not a run's."""
-    if (path / "run.json").exists():
-        return path, None
-    if path.suffix == ".index":
-        path = path.with_suffix("")
-    if path.is_dir() and path.name.startswith("global_id-"):
-        path = path / path.name.replace("global_id", "model")
-    if not (path.parent / f"{path.name}.index").exists():
-        return None
-    for folder in path.parents:
-        if (folder / "run.json").exists():
-            return folder, path
-    raise UserError(f"{path}: a checkpoint without a run.json above it; name the run's own copy")
-
-
-def _open_checkpoint(folder, checkpoint, values):
-    import tensorflow as tf  # noqa: PLC0415
-
-    from common.metrics.generated import GeneratedImages  # noqa: PLC0415
-    from common.training.checkpoints import iteration_of  # noqa: PLC0415
-    from common.training.sampling import Sampler  # noqa: PLC0415
-    from common.training.trained_run import TrainedRun, restore_first  # noqa: PLC0415
-
-    run, candidates = TrainedRun(folder), [checkpoint]
-    if checkpoint is None:
-        if not run.checkpoints:
-            raise UserError(f"{folder}: the run has no checkpoint yet")
-        candidates = list(run.checkpoints.values())[-1]
-    generator = run.build_generator()
-    checkpoint = restore_first(generator, candidates)
-    sampler = Sampler(tf.distribute.get_strategy(), generator, run.settings, run.root_seed)
-    latents = sampler.metric_latents(iteration_of(checkpoint), values.samples)
-    record = {"checkpoint": str(checkpoint)}
-    return GeneratedImages(checkpoint.name, sampler.generate, latents, record, run.root_seed)
-
-
-def _open_generator(path, values):
-    from common.metrics.generated import GeneratedImages, load_generator  # noqa: PLC0415
-    from common.randomness import RandomStream  # noqa: PLC0415
-
-    generate, latent_dim = load_generator(path)
-    seed = values.seed or 0
-    latents = RandomStream(seed, "latents of metrics").normal(
-        [values.samples or 50_000, latent_dim]
-    )
-    return GeneratedImages(path.name, generate, latents, {"generator": str(path), "seed": seed})
-
-
-def _print_table(rows):
+def _print_table(rows: Mapping[str, Mapping[str, float]]) -> None:
     """Prints `{name: {column: value}}` for people."""
     columns = list(next(iter(rows.values()), {}))
     width = max((len(name) for name in rows), default=0)
@@ -270,7 +248,7 @@ def _print_table(rows):
     print("\n".join(lines), file=sys.stderr)
 
 
-def _strict(value):
+def _strict(value: Any) -> Any:
     """The value as strict JSON can hold it: NaN and infinity become None."""
     if isinstance(value, dict):
         return {name: _strict(part) for name, part in value.items()}

@@ -1,7 +1,6 @@
 """`python -m common.evaluate` as users run it: on sets, and on all checkpoints of a run."""
 
 import csv
-import dataclasses
 import json
 import re
 import shutil
@@ -16,12 +15,11 @@ import tensorflow as tf
 from PIL import Image
 
 from common.evaluate import main
-from common.metrics.protocols import PROTOCOLS
+from common.metrics.image_sets import open_files
 from common.randomness import derive_seed
+from common.results.metrics_table import read_metrics
 from common.results.run_folder import RunFolder
-from common.training.batches import BatchPipeline
-from common.training.run import Resources, RunOptions, build_step, describe_metrics
-from common.training.trainer import Trainer
+from common.training.run import Resources, RunOptions, train_job
 from tests.training.small import VARIANTS, small_settings
 
 ROOT = Path(__file__).parents[1]
@@ -53,32 +51,13 @@ def evaluate(cache, capsys):
     return run
 
 
-def train(path, cache, **changes):
-    """Trains a small job on the digits, as `train_job` does."""
-    variant = VARIANTS["no_gamma_cnn"]
-    settings = small_settings(variant, **SETTINGS, **changes)
-    options = RunOptions(data_dir=Path("data"), cache_dir=str(cache))
-    resources = Resources(options)
-    root_seed = derive_seed(settings.seed, settings.run)
-    evaluator = resources.evaluator(settings, root_seed)
-    source = resources.source(settings)
+def train(path, cache, metrics=("is", "fid"), **changes):
+    """Trains a small job on the digits."""
+    settings = small_settings(VARIANTS["no_gamma_cnn"], **SETTINGS, **changes)
+    options = RunOptions(data_dir=Path("data"), cache_dir=str(cache), metrics=metrics)
     folder = RunFolder(path)
-    folder.path.mkdir()
-    conditions = {
-        "data": source.record, "metrics": describe_metrics(evaluator), "replicas": 1
-    }  # fmt: skip
-    folder.start(settings, conditions, {})
-    trainer = Trainer(
-        settings,
-        folder,
-        strategy=tf.distribute.get_strategy(),
-        step=build_step(variant, settings, root_seed),
-        pipeline=BatchPipeline(source, settings, root_seed),
-        root_seed=root_seed,
-        evaluator=evaluator,
-    )
-    trainer.train()
-    folder.finish()
+    with folder.lock():
+        train_job(settings, folder, Resources(options))
     return folder
 
 
@@ -213,6 +192,68 @@ def test_a_checkpoint_against_its_data_set_is_the_runs_row(run, evaluate):
         assert {f"{value:.12f}" for value in values.values()} <= set(rows[row].values())
 
 
+def test_training_and_this_command_measure_alike(run, evaluate, tmp_path, monkeypatch):
+    """By a protocol of the run's own numbers of images: every metric, to the last digit."""
+    (tmp_path / "small_protocol_of_a_test.py").write_text(
+        "import dataclasses\nfrom common.metrics import PROTOCOLS\n"
+        "small = dataclasses.replace(\n"
+        "    PROTOCOLS['bsn'], is_samples=40, fid_samples=30, real_images=60\n)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    values = evaluate(run.path, "digits", "--protocol=small_protocol_of_a_test:small")["values"]
+    row = read_metrics(run.metrics_path)[-1]
+    assert row.global_id == 7
+    assert {name: f"{value:.12f}" for name, value in values.items()} == {
+        name: f"{value:.12f}" for name, value in row.values.items()
+    }
+
+
+OWN = """
+import numpy as np
+from common.metrics import Metric
+
+
+def spread(seed, real, fake):
+    return {"diversity": np.var(fake, axis=0).sum()}
+
+
+diversity = Metric(columns=("diversity",), compare=spread, reference="none")
+"""
+
+
+def test_a_metric_of_ones_own_is_measured_in_training_and_later(
+    tmp_path, cache, evaluate, monkeypatch
+):
+    (tmp_path / "own_metric_of_a_run.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "own_metric_of_a_run:diversity"
+    run = train(tmp_path / "run", cache, metrics=("fid", name))
+    before = run.metrics_path.read_bytes()
+    assert before.startswith(b"global_id,digits_fid,digits_diversity\r\n")
+    drop_rows(run, 3)
+    assert evaluate(f"--run={run.path}")["added"] == [3]
+    assert run.metrics_path.read_bytes() == before
+    np.save(tmp_path / "black.npy", np.zeros([9, 32, 32, 3], np.uint8))
+    values = evaluate(tmp_path / "black.npy", f"--metrics={name}")["values"]
+    assert values == {"digits_diversity": pytest.approx(0, abs=1e-9)}
+
+
+def test_only_the_data_set_imagenet_is_drawn_with_replacement(tmp_path, evaluate, monkeypatch):
+    """A reference that merely has that name is taken whole."""
+    (tmp_path / "imagenet").mkdir()
+    images = np.random.default_rng(1).integers(0, 256, (17, 32, 32, 3), dtype=np.uint8)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "imagenet" / f"{number:02}.png")
+    whole = {"total": 17, "count": 17}
+    found = evaluate(tmp_path / "imagenet", tmp_path / "imagenet")["record"]["real"]
+    assert found["selection"] == whole
+    monkeypatch.setattr("common.data.open_source", lambda *a: open_files(tmp_path / "imagenet"))
+    found = evaluate(tmp_path / "imagenet", "imagenet")["record"]["real"]
+    assert found["selection"] == {
+        "total": 17, "count": 5_000, "run_seed": 0, "replacement": True,
+    }  # fmt: skip
+
+
 def test_folders_archives_and_statistics(tmp_path, evaluate):
     rng = np.random.default_rng(1)
     for name, high in [("dark", 100), ("bright", 256)]:
@@ -252,10 +293,16 @@ def test_exported_generators(tmp_path, evaluate, kind):
 
 
 def test_undefined_values_are_null_in_json(evaluate, tmp_path, monkeypatch):
-    changed = dataclasses.replace(PROTOCOLS["bsn"], splits=1, ddof=1)
-    monkeypatch.setitem(PROTOCOLS, "bsn", changed)
+    (tmp_path / "one_split_of_a_test.py").write_text(
+        "import dataclasses\nfrom common.metrics import PROTOCOLS\n"
+        "one = dataclasses.replace(PROTOCOLS['bsn'], splits=1, ddof=1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
     np.save(tmp_path / "images.npy", np.zeros([3, 32, 32, 3], np.uint8))
-    assert evaluate(tmp_path / "images.npy")["values"]["digits_inception_score_std"] is None
+    found = evaluate(tmp_path / "images.npy", "--protocol=one_split_of_a_test:one")
+    assert found["values"]["digits_inception_score_std"] is None
+    assert found["record"]["protocol"]["name"] == "one_split_of_a_test:one"
+    assert found["record"]["protocol"]["ddof"] == 1
 
 
 @pytest.mark.parametrize(
@@ -269,14 +316,14 @@ def test_undefined_values_are_null_in_json(evaluate, tmp_path, monkeypatch):
         (["--run=x", "digits"], "exclude each other"),
         (["--run=x", "--seed=1"], "--seed is not for --run"),
         (["--run=x", "--protocol=mmgen"], "--protocol is not for --run"),
-        (["digits", "--protocol=other"], "unknown protocol 'other'"),
-        (["digits", "--metrics=lpips"], "no metric 'lpips'"),
+        (["digits", "--protocol=other"], "protocol='other': unknown. Known: bsn, mmgen"),
+        (["digits", "--metrics=lpips"], "metric='lpips': unknown"),
         (["digits", "--metrics=fid"], "fid cannot be computed against nothing"),
         (["digits", "--samples=0"], "samples"),
         (["digits", "--nonsense=1"], "nonsense"),
         (["digits", "--save_statistics=file"], "must end in .npz"),
         (["cifar10", "--data_route=archive", "--data_dir=nowhere"], "not found"),
-        (["digits", "--feature_network=vgg"], "unknown feature network"),
+        (["digits", "--feature_network=vgg"], "feature_network='vgg': unknown"),
     ],
     ids=str,
 )

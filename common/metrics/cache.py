@@ -111,10 +111,11 @@ def write_arrays(path: Path, key: Mapping[str, Any], arrays: Mapping[str, np.nda
     Raises:
         UserError: The file cannot be written.
     """
-    entries = {_KEY: np.array(canonical_json(key)), _DIGEST: np.array(content_digest(arrays))}
+    facts = {_KEY: np.array(canonical_json(key)), _DIGEST: np.array(content_digest(arrays))}
+    entries: dict[str, Any] = {**arrays, **facts}
     try:
         with atomic_write(path, "wb") as file:
-            np.savez(file, **arrays, **entries)
+            np.savez(file, **entries)
     except OSError as error:
         raise UserError(f"cannot write the cached file {path}: {error}") from error
 

@@ -7,6 +7,7 @@ under those names.
 import logging
 import os
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ from common.metrics.cache import (
     load_or_compute,
 )
 from common.metrics.feature_network import FeatureNetwork
+from common.metrics.rows import NetworkFiles
 from common.pixels import scale_pixels
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,13 @@ FEATURES = 64
 CLASSES = 10
 
 # Part of the cache file's name: change it whenever layers or training change.
-_RECIPE = {"version": 1, "seed": 20210923, "epochs": 12, "batch_size": 32, "learning_rate": 1e-3}
+_RECIPE: dict[str, Any] = {
+    "version": 1,
+    "seed": 20210923,
+    "epochs": 12,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+}
 
 
 def build_classifier() -> keras.Model:
@@ -150,3 +158,8 @@ def open_digits(cache_dir: str | os.PathLike | None = None) -> DigitsNetwork:
 
     weights = load_or_compute(path, key, train)
     return DigitsNetwork(weights, {path.name: content_digest(weights)})
+
+
+def open_by_files(files: NetworkFiles) -> DigitsNetwork:
+    """`open_digits`, as the network's row asks; it makes its weights itself."""
+    return open_digits(files.cache_dir)

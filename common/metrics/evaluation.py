@@ -1,102 +1,30 @@
-"""Evaluates a generator: one pass over its samples feeds every metric."""
+"""Evaluates sets of images by a protocol: one pass over the samples feeds every metric."""
 
-import functools
-import logging
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import tensorflow as tf
-from tqdm import tqdm
 
-from common import graph_optimizers
 from common.data.source import ImageSource
 from common.errors import UserError
-from common.metrics import kernel_distance, manifold
-from common.metrics.cache import Arrays, cache_folder, key_digest, load_or_compute
-from common.metrics.errors import InvalidSamplesError
+from common.metrics.embedding import Embed, Embedder, ImageSet
 from common.metrics.feature_network import FeatureNetwork
-from common.metrics.feature_sets import FeatureBuffer, FeatureComparisons
-from common.metrics.frechet import (
-    FrechetInceptionDistance,
-    GaussianAccumulator,
-    GaussianStatistics,
-)
-from common.metrics.inception_score import InceptionScore
-from common.metrics.metric import Metric
-from common.metrics.selection import select_real_images
-from common.pixels import scale_pixels
-
-logger = logging.getLogger(__name__)
-
-CACHE_SUBFOLDER = "fid_statistics"
+from common.metrics.feature_sets import FeatureComparisons
+from common.metrics.frechet import GaussianAccumulator, GaussianStatistics
+from common.metrics.metric import MetricInputs, Reads, StreamingMetric
+from common.metrics.protocols import Protocol, deviations
+from common.metrics.real_images import RealImages
+from common.metrics.rows import DEFAULT_METRICS, METRICS, chosen_metrics
 
 IMAGES_PER_DEVICE = 32  # at a time; of 64, a run on CelebA takes 0.15 GB more
 
-# Part of the cache's key: change it whenever the arrays or their meaning change.
-_STATISTICS_FORMAT = 2
+Reference = ImageSource | GaussianStatistics | None
 
-
-@dataclass(frozen=True)
-class MetricDeclaration:
-    """How an evaluator makes a metric: from a stream, or else from all features at once.
-
-    Attributes:
-        columns: Names of the results, without a network's prefix.
-        uses_real_images: Whether it needs the real images.
-        build: Makes an empty metric for one evaluation.
-        compare: Called with a seed, real and fake features; returns values and details.
-        least: Number of samples, and of real images, below which it is undefined.
-    """
-
-    columns: tuple[str, ...]
-    uses_real_images: bool
-    build: Callable[["Evaluator"], Metric] | None = None
-    compare: Callable[[int, np.ndarray, np.ndarray], tuple[dict, dict]] | None = None
-    least: int = 2
-
-
-def _compare_kernels(seed: int, real: np.ndarray, fake: np.ndarray) -> tuple[dict, dict]:
-    values = kernel_distance.kernel_inception_distance(real, fake, seed)
-    return values, {"kid_subset_size": kernel_distance.subset_size_for(len(real), len(fake))}
-
-
-def _compare_manifolds(seed: int, real: np.ndarray, fake: np.ndarray) -> tuple[dict, dict]:
-    del seed
-    return manifold.precision_recall_density_coverage(real, fake), {}
-
-
-# In the order of the columns. A metric from the same features needs one more entry here.
-METRICS: dict[str, MetricDeclaration] = {
-    "is": MetricDeclaration(
-        InceptionScore.columns,
-        uses_real_images=False,
-        build=lambda evaluator: InceptionScore(
-            evaluator.is_samples, evaluator.network.num_classes, evaluator.splits
-        ),
-    ),
-    "fid": MetricDeclaration(
-        FrechetInceptionDistance.columns,
-        uses_real_images=True,
-        build=lambda evaluator: FrechetInceptionDistance(
-            evaluator.real_statistics, evaluator.fid_samples
-        ),
-    ),
-    "kid": MetricDeclaration(
-        kernel_distance.COLUMNS, uses_real_images=True, compare=_compare_kernels
-    ),
-    "prdc": MetricDeclaration(
-        manifold.COLUMNS,
-        uses_real_images=True,
-        compare=_compare_manifolds,
-        least=manifold.NEIGHBOURS + 1,
-    ),
-}
-DEFAULT_METRICS = ("is", "fid")
+# What a reference can give of the real images (see `Metric.reference`).
+_OFFERS = {"none": ("none",), "statistics": ("none", "statistics")}
 
 
 @dataclass(frozen=True)
@@ -104,7 +32,8 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        values: A Python float for each of the evaluator's columns, in their order.
+        values: A Python float for each of the evaluator's columns, in their order; NaN where one
+            is undefined.
         record: JSON-able: how they came about and how certain they are; `seconds` it took.
     """
 
@@ -112,140 +41,118 @@ class Evaluation:
     record: dict[str, Any]
 
 
-@tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
-def _in_range(images: tf.Tensor) -> tf.Tensor:
-    """Tells for each image whether all its values are in [-1, 1]; NaN is not."""
-    return tf.reduce_all(tf.abs(images) <= 1, axis=[1, 2, 3])
+def available_metrics(reference: Reference) -> list[str]:
+    """Names of the metrics that can be computed against a reference: images, statistics, none."""
+    return [name for name, metric in METRICS.items() if _offers(reference, metric.reference)]
 
 
-def check_samples(images: Any, start: int, shape: Sequence[int]) -> tf.Tensor:
-    """Checks generated images.
-
-    Args:
-        images: Float `[count, height, width, 3]`.
-        start: Number of the first image, for messages.
-        shape: Expected shape.
-
-    Returns:
-        The images, float32.
-
-    Raises:
-        InvalidSamplesError: A value is NaN or outside [-1, 1].
-        ValueError: The shape is not the expected one.
-    """
-    images = tf.cast(images, tf.float32)
-    if tuple(images.shape) != tuple(shape):
-        raise ValueError(f"samples of shape {tuple(images.shape)} instead of {tuple(shape)}")
-    bad = np.flatnonzero(~_in_range(images).numpy())
-    if len(bad):
-        breaks = np.flatnonzero(np.diff(bad) > 1)
-        first, last = bad[0], bad[breaks[0] if len(breaks) else -1]
-        raise InvalidSamplesError(
-            f"samples {start + first} to {start + last} hold NaN or values outside [-1, 1]; "
-            "the training has probably diverged: try smaller learning rates"
-        )
-    return images
+def _offers(reference: Reference, needed: Literal["none", "statistics", "images"]) -> bool:
+    if isinstance(reference, ImageSource):
+        return True
+    return needed in _OFFERS["none" if reference is None else "statistics"]
 
 
 class Evaluator:
-    """Computes the metrics of a generator, again and again, against the same real images.
+    """Computes the metrics of sets of images, again and again, against the same reference.
 
     Attributes:
-        network: The feature network.
-        source: The real images.
+        network: The feature network, as the protocol uses it for distances.
         columns: Names of the values that `evaluate` returns, in order.
-        run_seed: The run's seed, of whatever is drawn.
-        record: JSON-able description of network, data, numbers of images and selection.
     """
 
     def __init__(
         self,
         network: FeatureNetwork,
-        source: ImageSource,
-        *,
-        run_seed: int,
-        is_samples: int = 50_000,
-        fid_samples: int = 10_000,
-        fid_real: int = 5_000,
-        splits: int = 10,
-        batch_size: int = IMAGES_PER_DEVICE,
-        cache_dir: str | os.PathLike | None = None,
+        protocol: Protocol,
         metrics: Sequence[str] = DEFAULT_METRICS,
+        reference: Reference = None,
+        *,
+        seed: int = 0,
         with_replacement: bool = False,
-        embed: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
+        batch_size: int = IMAGES_PER_DEVICE,
+        is_cached: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
+        spread: Callable[[FeatureNetwork], Embed] | None = None,
     ) -> None:
         """Checks the choices; nothing is computed yet.
 
         Args:
             network: The feature network.
-            source: The real images, RGB.
-            run_seed: Seed of the selection of real images and of the KID's subsets.
-            is_samples: Number of samples for the Inception Score.
-            fid_samples: Number of samples, the first of those, for the FID and all other metrics
-                that compare with real images.
-            fid_real: Number of real images for those.
-            splits: Number of splits of the Inception Score.
+            protocol: How the numbers are made.
+            metrics: Names from `METRICS` or import paths, in any order: the columns have that of
+                the table, a user's own come last.
+            reference: The real images, RGB, or their statistics, or None.
+            seed: Of the selection of real images and of whatever the metrics draw.
+            with_replacement: Whether real images are drawn with replacement.
             batch_size: Number of images that go through the network at a time.
-            cache_dir: Root of the cache for real statistics; None for Keras' own.
-            with_replacement: Whether real images are drawn with replacement, as the original does
-                for ImageNet.
-            embed: How to call the network, by default the network itself; on several devices, a
-                function that shares out its batches.
-            metrics: Names from `METRICS`, in any order: the columns have that of the table.
+            is_cached: Whether what is computed of the real images is kept in the cache: for data
+                sets, which a record describes, not for any folder.
+            cache_dir: Root of the cache; None for Keras' own.
+            spread: Makes of the network a function that shares out its batches over devices.
 
         Raises:
-            UserError: A choice makes no sense.
+            UserError: A choice makes no sense, or a metric cannot be computed against the
+                reference.
         """
-        least = {
-            "splits": (splits, 1),
-            "is_samples": (is_samples, splits if "is" in metrics else 1),
-            "fid_samples": (fid_samples, 2),
-            "fid_real": (fid_real, 2),
-            "batch_size": (batch_size, 1),
-        }
-        _check_choices(metrics, source, least)
-        self._declarations = [METRICS[name] for name in METRICS if name in metrics]
-        for declaration in self._declarations:
-            check_counts(declaration, fid_samples, min(fid_real, len(source)))
-        self.network = network
-        self._embed = embed or network
-        self.source = source
-        self.is_samples = is_samples
-        self.fid_samples = fid_samples
-        self.splits = splits
-        self._batch_size = batch_size
-        self._cache_dir = cache_dir
-        self.run_seed = run_seed
-        self._indices = select_real_images(len(source), fid_real, run_seed, with_replacement)
-        self._statistics: GaussianStatistics | None = None
-        self._features: np.ndarray | None = None
-        self._key = self._statistics_key(run_seed, with_replacement)
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+        self._protocol = protocol
+        self._seed = seed
+        self._metrics = chosen_metrics(metrics)
+        self._embedders = _embedders(network, protocol, batch_size, spread)
+        self.network = self._embedders["features"].network
+        self._check_reference(reference)
+        self._real: RealImages | GaussianStatistics | None = None
+        if isinstance(reference, ImageSource):
+            _check_colours(reference)
+            self._real = RealImages(
+                reference, self._embedders["features"], protocol, seed=seed,
+                with_replacement=with_replacement, is_cached=is_cached, cache_dir=cache_dir,
+            )  # fmt: skip
+        elif reference is not None:
+            self._real = _fitting(reference, self.network)
+        self._check_protocols_counts()
         self.columns = [
-            network.column_prefix + column
-            for declaration in self._declarations
-            for column in declaration.columns
+            self.network.column_prefix + column
+            for metric in self._metrics.values()
+            for column in metric.columns
         ]
-        self.record = {
-            "network": network.provenance,
-            "metrics": [name for name in METRICS if name in metrics],
-            "real": {name: self._key[name] for name in ("source", "selection")},
-            "is_samples": is_samples,
-            "fid_samples": fid_samples,
-            "splits": splits,
-            "seed": run_seed,
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """JSON-able description of network, data, numbers of images and selection.
+
+        Raises:
+            UserError: A real image is unusable.
+        """
+        return {
+            "network": self.network.provenance,
+            "metrics": list(self._metrics),
+            "real": _describe(self._real),
+            "is_samples": self._protocol.is_samples,
+            "fid_samples": self._protocol.fid_samples,
+            "splits": self._protocol.splits,
+            "seed": self._seed,
+            **_changed(self._protocol),
         }
 
     @property
-    def real_statistics(self) -> GaussianStatistics:
-        """Statistics of the real images; `prepare` is called if it has not been."""
-        self.prepare()
-        return self._statistics
+    def conditions(self) -> dict[str, Any]:
+        """What the values depend on besides a run's settings and data: JSON-able."""
+        provenance = self.network.provenance
+        names = ("name", "sha256", "resize", "logits")
+        own = [name for name in self._metrics if name not in METRICS]
+        return {
+            "network": {name: provenance[name] for name in names if name in provenance},
+            "columns": self.columns,
+            **({"own_metrics": own} if own else {}),
+            **_changed(self._protocol),
+        }
 
     @property
-    def real_features(self) -> np.ndarray:
-        """Features of the real images, float32; `prepare` is called if it has not been."""
-        self.prepare()
-        return self._features
+    def real_statistics(self) -> GaussianStatistics | None:
+        """Statistics of the real images, computed if need be; None without a reference."""
+        return self._real.statistics if isinstance(self._real, RealImages) else self._real
 
     def prepare(self) -> None:
         """Computes what the metrics need of the real images, or reads it from the cache.
@@ -254,156 +161,180 @@ class Evaluator:
 
         Raises:
             NonFiniteFeaturesError: The network answered with NaN or infinity.
-            UserError: The cache cannot be written.
+            UserError: An image is unusable, or the cache cannot be written.
         """
-        if self._features is None and any(d.compare for d in self._declarations):
-            self._features = self._cached("features", self._real_features)["features"]
-        needs_statistics = any(d.build and d.uses_real_images for d in self._declarations)
-        if self._statistics is None and needs_statistics:
-            arrays = self._cached("statistics", self._real_statistics)
-            self._statistics = GaussianStatistics(
-                arrays["mean"], arrays["covariance"], int(arrays["count"])
-            )
+        needs = {metric.reference for metric in self._metrics.values()}
+        if isinstance(self._real, RealImages):
+            # First the features, from which the statistics are then made.
+            _ = "images" in needs and self._real.features
+            _ = "statistics" in needs and self._real.statistics
 
-    def evaluate(self, generate: Callable[[int, int], Any]) -> Evaluation:
-        """Computes the metrics of a generator in one pass over its samples.
+    def evaluate(self, samples: ImageSet) -> Evaluation:
+        """Computes the metrics of a set, in one pass unless the protocol resizes in two ways.
 
         Args:
-            generate: Called as `generate(start, count)` for consecutive ranges; returns samples
-                `start` to `start + count - 1`, float32 `[count, height, width, 3]` in
-                [-1, 1], which are not rounded.
+            samples: The images to be judged: uint8, or a generator's floats in [-1, 1]. As many as
+                the protocol says are used, the first ones; all, if there are fewer.
 
         Returns:
             The values of `columns`, and how they came about.
 
         Raises:
-            InvalidSamplesError: A sample is NaN or outside [-1, 1].
+            InvalidSamplesError: A generated image is NaN or outside [-1, 1].
             NonFiniteFeaturesError: The network answered with NaN or infinity.
+            UserError: There are too few images, or an image is unusable.
         """
         began = time.perf_counter()
-        metrics = self._build_metrics()
-        total = max(metric.num_samples for metric in metrics)
-        for start, stop in self._batches(total, "samples"):
-            shape = (stop - start, *self.source.image_shape)
-            images = check_samples(generate(start, stop - start), start, shape)
-            with graph_optimizers.unrestrained():
-                outputs = self._embed(images)
-            features, logits = (output.numpy() for output in outputs)
-            for metric in metrics:
-                wanted = max(metric.num_samples - start, 0)
-                metric.update(features[:wanted], logits[:wanted])
+        if not self._metrics:
+            raise UserError("no metric is chosen")
+        if isinstance(samples, ImageSource):
+            _check_colours(samples)
+        counts = self._counts(len(samples))
+        self._check_counts(counts)
+        built = {reads: self._build(reads, count) for reads, count in counts.items()}
+        self._feed(samples, built)
         values: dict[str, float] = {}
         details: dict[str, Any] = {}
-        for metric in metrics:
+        for metric in [*built["logits"], *built["features"]]:
             values |= metric.result()
             details |= metric.details()
-        prefix = self.network.column_prefix
+        columns = [column for metric in self._metrics.values() for column in metric.columns]
+        numbers = {"is_samples": counts["logits"], "fid_samples": counts["features"]}
         seconds = round(time.perf_counter() - began, 3)
         return Evaluation(
-            {prefix + name: value for name, value in values.items()},
-            {**self.record, "details": details, "seconds": seconds},
+            {self.network.column_prefix + column: values[column] for column in columns},
+            {**self.record, **numbers, "details": details, "seconds": seconds},
         )
 
-    def _build_metrics(self) -> list[Metric]:
-        """Empty metrics in the order of the columns; those that share features come last."""
-        metrics = [d.build(self) for d in self._declarations if d.build]
-        comparisons = [
-            functools.partial(d.compare, self.run_seed) for d in self._declarations if d.compare
-        ]
-        if comparisons:
-            shared = FeatureComparisons(self.real_features, self.fid_samples, comparisons)
-            metrics.append(shared)
-        return metrics
+    def statistics(self, images: ImageSet) -> GaussianStatistics:
+        """Mean and covariance of the features of all images, as the FID's are computed.
 
-    def _statistics_key(self, run_seed: int, with_replacement: bool) -> dict[str, Any]:
-        """Everything that the real statistics depend on."""
-        total, count = len(self.source), len(self._indices)
-        selection: dict[str, Any] = {"total": total, "count": count}
-        if count < total or with_replacement:
-            selection |= {"run_seed": run_seed, "replacement": with_replacement}
-        provenance = self.network.provenance
-        return {
-            "format": _STATISTICS_FORMAT,
-            "source": {"name": self.source.name, "record": self.source.record},
-            "network": {name: provenance[name] for name in ("name", "sha256", "resize")},
-            "selection": selection,
-        }
-
-    def _cached(self, kind: str, compute: Callable[[], Arrays]) -> Arrays:
-        """Arrays of the real images from the cache, or computed and kept there."""
-        # The kind is not part of the statistics' key, which is older than the other kinds.
-        key = self._key if kind == "statistics" else {"kind": kind, **self._key}
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", f"{self.source.name}-{self.network.name}")
-        folder = cache_folder(self._cache_dir, CACHE_SUBFOLDER)
-        return load_or_compute(folder / f"{stem}-{key_digest(key)[:16]}.npz", key, compute)
-
-    def _real_features(self) -> Arrays:
-        buffer = FeatureBuffer(len(self._indices), self.network.num_features)
-        for features in self._embedded_real_images():
-            buffer.update(features)
-        return {"features": buffer.features()}
-
-    def _real_statistics(self) -> Arrays:
+        Raises:
+            UserError: There are fewer than two images, or an image is unusable.
+        """
         accumulator = GaussianAccumulator(self.network.num_features)
-        for features in self._embedded_real_images():
+        indices = np.arange(len(images))
+        for features, _ in self._embedders["features"].batches(images, indices, images.name):
             accumulator.update(features)
-        statistics = accumulator.statistics()
+        return accumulator.statistics()
+
+    def _counts(self, available: int) -> dict[Reads, int]:
+        """Number of samples that metrics of logits and of features are given."""
+        protocol = self._protocol
         return {
-            "mean": statistics.mean,
-            "covariance": statistics.covariance,
-            "count": np.array(statistics.count),
+            "logits": protocol.at_most("is_samples", available),
+            "features": protocol.at_most("fid_samples", available),
         }
 
-    def _embedded_real_images(self) -> Iterator[np.ndarray]:
-        """Yields the features of the real images in batches, those at hand if there are."""
-        if self._features is not None:
-            for start in range(0, len(self._features), self._batch_size):
-                yield self._features[start : start + self._batch_size]
-            return
-        for start, stop in self._batches(len(self._indices), "real images"):
-            images = scale_pixels(self.source.read(self._indices[start:stop]))
-            with graph_optimizers.unrestrained():
-                features, _ = self._embed(tf.constant(images))
-            yield features.numpy()
+    def _check_protocols_counts(self) -> None:
+        """Finds before a training what its own numbers of samples do not allow."""
+        protocol = self._protocol
+        if protocol.is_samples is None or protocol.fid_samples is None:
+            return  # as many as there will be
+        counts = self._counts(max(protocol.is_samples, protocol.fid_samples))
+        self._check_counts(counts)
+        for metric in self._metrics.values():
+            if metric.stream and metric.reference == "none":  # it may know more of its limits
+                metric.stream(self._inputs(metric.reads, counts[metric.reads]))
 
-    def _batches(self, total: int, what: str) -> Iterator[tuple[int, int]]:
-        """Yields `start, stop` of each batch, with a progress bar and a log line at the end."""
-        began = time.perf_counter()
-        title = f"{self.network.name}: {what}"
-        with tqdm(total=total, desc=title, unit="images", mininterval=1.0) as progress:
-            for start in range(0, total, self._batch_size):
-                stop = min(start + self._batch_size, total)
-                yield start, stop
-                progress.update(stop - start)
-        seconds = time.perf_counter() - began
-        logger.info("%s: %d in %.1f s, %.1f images/s", title, total, seconds, total / seconds)
+    def _check_counts(self, counts: Mapping[Reads, int]) -> None:
+        real = self._real.count if isinstance(self._real, RealImages) else None
+        for metric in self._metrics.values():
+            metric.check_counts(counts[metric.reads], real)
+
+    def _check_reference(self, reference: Reference) -> None:
+        missing = [n for n, m in self._metrics.items() if not _offers(reference, m.reference)]
+        if missing:
+            raise UserError(
+                f"{', '.join(missing)} cannot be computed against "
+                f"{'nothing' if reference is None else 'stored statistics'}; name a second set "
+                f"of images, or choose some of {', '.join(available_metrics(reference))}"
+            )
+
+    def _inputs(self, reads: Reads, count: int, real: Any = None) -> MetricInputs:
+        network = self._embedders[reads].network
+        return MetricInputs(
+            protocol=self._protocol,
+            seed=self._seed,
+            num_samples=count,
+            num_features=network.num_features,
+            num_classes=network.num_classes,
+            real=real,
+        )
+
+    def _build(self, reads: Reads, count: int) -> list[StreamingMetric]:
+        """Empty metrics; those that compare features share them."""
+        chosen = {name: m for name, m in self._metrics.items() if m.reads == reads}
+        built: list[StreamingMetric] = []
+        if any(metric.reference != "none" for metric in chosen.values()):
+            self.prepare()
+        for metric in chosen.values():
+            if metric.stream:
+                real = None if metric.reference == "none" else self.real_statistics
+                built.append(metric.stream(self._inputs(reads, count, real)))
+        compared = {name: metric for name, metric in chosen.items() if metric.compare}
+        if compared:
+            needed = any(metric.reference == "images" for metric in compared.values())
+            images = self._real if needed and isinstance(self._real, RealImages) else None
+            features = images.features if images else None
+            built.append(FeatureComparisons(compared, self._inputs(reads, count), features))
+        return built
+
+    def _feed(self, samples: ImageSet, built: Mapping[Reads, list[StreamingMetric]]) -> None:
+        """Gives every metric its samples: in one pass, unless they are resized differently."""
+        passes: dict[Embedder, list[StreamingMetric]] = {}
+        for reads, metrics in built.items():
+            passes.setdefault(self._embedders[reads], []).extend(metrics)
+        for embedder, metrics in passes.items():
+            total = max((metric.num_samples for metric in metrics), default=0)
+            if not metrics:
+                continue
+            start = 0
+            for features, logits in embedder.batches(samples, np.arange(total), samples.name):
+                for metric in metrics:
+                    wanted = max(metric.num_samples - start, 0)
+                    metric.update(features[:wanted], logits[:wanted])
+                start += len(features)
 
 
-def _check_choices(metrics: Sequence[str], source: ImageSource, least: Mapping) -> None:
-    """Checks names, images and, by name, pairs of a number and the least it may be."""
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown or not metrics:
-        raise UserError(f"unknown metrics {unknown}; choose some of {', '.join(METRICS)}")
+def _embedders(
+    network: FeatureNetwork,
+    protocol: Protocol,
+    batch_size: int,
+    spread: Callable[[FeatureNetwork], Embed] | None,
+) -> dict[Reads, Embedder]:
+    """The network as metrics of logits and of features see it: one, if they see it alike."""
+    distance = Embedder(network, protocol, protocol.distance_resize, batch_size, spread)
+    if protocol.score_resize == protocol.distance_resize:
+        return {"logits": distance, "features": distance}
+    score = Embedder(network, protocol, protocol.score_resize, batch_size, spread)
+    return {"logits": score, "features": distance}
+
+
+def _check_colours(source: ImageSource) -> None:
     if tuple(source.image_shape)[2:] != (3,):
         raise UserError(
             f"data set {source.name} has images of shape {tuple(source.image_shape)}; "
             "the metrics need height, width and 3 colours"
         )
-    if len(source) < 2:
-        raise UserError(f"data set {source.name} has {len(source)} image(s); the FID needs 2")
-    for name, (value, minimum) in least.items():
-        if value < minimum:
-            raise UserError(f"{name} is {value}; it must be at least {minimum}")
 
 
-def check_counts(declaration: MetricDeclaration, samples: int, real: int) -> None:
-    """Refuses to compare too few images.
-
-    Raises:
-        UserError: There are fewer samples or real images than the metric is defined for.
-    """
-    if declaration.uses_real_images and min(samples, real) < declaration.least:
+def _fitting(statistics: GaussianStatistics, network: FeatureNetwork) -> GaussianStatistics:
+    length, wanted = len(statistics.mean), network.num_features
+    if length != wanted:
         raise UserError(
-            f"{', '.join(declaration.columns)} of {samples} samples and {real} real images: "
-            f"at least {declaration.least} of each are needed (in a run: fid_samples, fid_real)"
+            f"the stored statistics are of {length} features and the network "
+            f"{network.name} has {wanted}; use those of the same network"
         )
+    return statistics
+
+
+def _describe(real: RealImages | GaussianStatistics | None) -> dict[str, Any] | None:
+    if isinstance(real, RealImages):
+        return {name: real.key[name] for name in ("source", "selection")}
+    return None if real is None else {"statistics_of": real.count or None}
+
+
+def _changed(protocol: Protocol) -> dict[str, Any]:
+    changed = deviations(protocol)
+    return {"protocol": changed} if changed else {}

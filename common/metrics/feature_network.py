@@ -3,7 +3,6 @@
 import abc
 import copy
 import platform
-from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 import keras
@@ -12,6 +11,8 @@ import scipy
 import tensorflow as tf
 
 from common import graph_optimizers
+from common.errors import UserError
+from common.metrics.protocols import PROTOCOLS, RESIZES, Protocol
 
 
 def resize_bilinear_tf1(images: tf.Tensor, size: int) -> tf.Tensor:
@@ -49,12 +50,6 @@ def resize_bilinear(images: tf.Tensor, size: int) -> tf.Tensor:
 
 _Network = TypeVar("_Network", bound="FeatureNetwork")
 
-# By what a network's record says of it.
-RESIZES: dict[str, Callable[[tf.Tensor, int], tf.Tensor]] = {
-    "TF1 bilinear": resize_bilinear_tf1,
-    "bilinear": resize_bilinear,
-}
-
 
 def software_versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that metrics are computed with."""
@@ -83,7 +78,7 @@ class FeatureNetwork(abc.ABC):
     column_prefix: ClassVar[str]
     input_size: ClassVar[int]
     num_features: ClassVar[int]
-    num_classes: ClassVar[int]
+    num_classes: int
 
     def __init__(self, sha256: str, files: dict[str, str]) -> None:
         """Records where the weights come from and prepares the compiled call.
@@ -100,6 +95,35 @@ class FeatureNetwork(abc.ABC):
         }
         self._set_resize("TF1 bilinear")
 
+    def serving(self: _Network, protocol: Protocol, resize: str) -> _Network:
+        """Returns the network as a protocol has it, weights shared; itself if that is as it is.
+
+        Args:
+            protocol: How the numbers are made.
+            resize: `score_resize` or `distance_resize` of the protocol.
+
+        Raises:
+            UserError: It cannot serve the protocol.
+        """
+        network = self.with_logits_of(protocol)
+        if not RESIZES[resize].in_network or resize == network._resize_name:
+            return network
+        return network.resized(resize)
+
+    def with_logits_of(self: _Network, protocol: Protocol) -> _Network:
+        """Returns the network with the logits that a protocol counts.
+
+        Raises:
+            UserError: It cannot give them.
+        """
+        if not protocol.any_network:
+            known = ", ".join(name for name, row in PROTOCOLS.items() if row.any_network)
+            raise UserError(
+                f"the network {self.name} knows no protocol but {known}; choose the network "
+                "inception"
+            )
+        return self
+
     def resized(self: _Network, resize: str) -> _Network:
         """Returns the same network, weights shared, that resizes in a way of `RESIZES`."""
         other = copy.copy(self)
@@ -107,9 +131,10 @@ class FeatureNetwork(abc.ABC):
         return other
 
     def _set_resize(self, resize: str) -> None:
+        self._resize_name = resize
         description = f"{resize} to {self.input_size}x{self.input_size}"
         self.provenance = {**self.provenance, "resize": description}
-        self._resize = RESIZES[resize]
+        self._resize = RESIZES[resize].function
         # A fixed signature: neither a smaller last batch nor another image size traces again.
         self._compiled = tf.function(
             self._resize_and_embed,

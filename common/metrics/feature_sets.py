@@ -1,15 +1,13 @@
 """Metrics that need all features of both sides at once, which they share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from common.errors import UserError
 from common.metrics.errors import NonFiniteFeaturesError
-from common.metrics.metric import Metric
-
-# From real and fake features to the values by column, and details of them.
-Comparison = Callable[[np.ndarray, np.ndarray], tuple[dict[str, float], dict[str, Any]]]
+from common.metrics.metric import Metric, MetricInputs, StreamingMetric
 
 
 class FeatureBuffer:
@@ -47,23 +45,24 @@ class FeatureBuffer:
         return self._features
 
 
-class FeatureComparisons(Metric):
-    """Collects the samples' features and compares them with the real ones in several ways."""
+class FeatureComparisons(StreamingMetric):
+    """Collects the samples' features, once for all metrics that compare them.
+
+    Args:
+        metrics: Rows with `compare`, by name.
+        inputs: The evaluation.
+        real: Features `[n, num_features]` of the real images; None if no row needs them.
+    """
 
     def __init__(
-        self, real: np.ndarray, num_samples: int, comparisons: Sequence[Comparison]
+        self, metrics: Mapping[str, Metric], inputs: MetricInputs, real: np.ndarray | None
     ) -> None:
-        """Starts without samples.
-
-        Args:
-            real: Features `[n, num_features]` of the real images.
-            num_samples: Number of samples to come.
-            comparisons: Called once all features are there.
-        """
-        self.num_samples = num_samples
+        """Starts without samples."""
+        self.num_samples = inputs.num_samples
+        self._metrics = metrics
+        self._seed = inputs.seed
         self._real = real
-        self._fake = FeatureBuffer(num_samples, real.shape[1])
-        self._comparisons = comparisons
+        self._fake = FeatureBuffer(inputs.num_samples, inputs.num_features)
         self._details: dict[str, Any] = {}
 
     def update(self, features: np.ndarray, logits: np.ndarray) -> None:
@@ -76,14 +75,29 @@ class FeatureComparisons(Metric):
         self._fake.update(features)
 
     def result(self) -> dict[str, float]:
-        """Returns the values of all comparisons, in their order."""
+        """Returns the values of all metrics, in their order.
+
+        Raises:
+            UserError: A metric gave no number for one of its columns.
+        """
         values: dict[str, float] = {}
-        for compare in self._comparisons:
-            new, details = compare(self._real, self._fake.features())
-            values |= new
-            self._details |= details
+        for name, metric in self._metrics.items():
+            found = dict(self._compare(metric))
+            try:
+                values |= {column: float(found.pop(column)) for column in metric.columns}
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"the metric {name} gave no number for each of its columns "
+                    f"{', '.join(metric.columns)} ({error!r})"
+                ) from error
+            self._details |= {key: np.asarray(value).tolist() for key, value in found.items()}
         return values
 
+    def _compare(self, metric: Metric) -> Mapping[str, Any]:
+        assert metric.compare is not None
+        real = None if metric.reference == "none" else self._real
+        return metric.compare(self._seed, real, self._fake.features())
+
     def details(self) -> dict[str, Any]:
-        """Returns the details of all comparisons; after `result`."""
+        """Returns the details of all metrics; after `result`."""
         return self._details

@@ -1,6 +1,6 @@
 """The Fréchet distance between Gaussians fitted to features (Heusel et al. 2017)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,8 @@ import scipy.linalg
 
 from common.errors import UserError
 from common.metrics.errors import NonFiniteFeaturesError
-from common.metrics.metric import Metric
+from common.metrics.metric import MetricInputs, StreamingMetric
+from common.metrics.protocols import DISTANCES
 
 # Singular values below this stay as they are under the root (specification, section 6).
 ROOT_THRESHOLD = 1e-10
@@ -129,7 +130,7 @@ class GaussianAccumulator:
 def pooled(parts: Sequence[GaussianStatistics]) -> GaussianStatistics:
     """Returns the Gaussian fitted to the images of all parts together, by Chan et al. (1979)."""
     count = sum(part.count for part in parts)
-    mean = sum(part.count * part.mean for part in parts) / count
+    mean = np.asarray(sum(part.count * part.mean for part in parts)) / count
     scatter = np.zeros_like(parts[0].covariance)
     for part in parts:
         offset = np.sqrt(part.count) * (part.mean - mean)
@@ -191,13 +192,6 @@ def _distance_with(
     return float(difference @ difference + traces - 2 * trace_of_root)
 
 
-DISTANCES: dict[str, Callable[[GaussianStatistics, GaussianStatistics], float]] = {
-    "symmetric": frechet_distance,
-    "sqrtm": frechet_distance_by_sqrtm,
-    "eigenvalues": frechet_distance_by_eigenvalues,
-}
-
-
 def standard_error(real: GaussianStatistics, parts: Sequence[GaussianStatistics]) -> float | None:
     """Standard error of the Fréchet distance, from the scatter between parts of the samples.
 
@@ -241,7 +235,7 @@ def standard_error(real: GaussianStatistics, parts: Sequence[GaussianStatistics]
     return float(np.std(derivatives, ddof=1) / np.sqrt(len(parts)))
 
 
-class FrechetInceptionDistance(Metric):
+class FrechetInceptionDistance(StreamingMetric):
     """The FID of the first samples against fixed real statistics.
 
     Attributes:
@@ -259,7 +253,7 @@ class FrechetInceptionDistance(Metric):
         Args:
             real: Statistics of the real images.
             num_samples: Number of samples to come, at least 2.
-            distance: Name in `DISTANCES` of how the distance is computed.
+            distance: Name in `common.metrics.protocols.DISTANCES` of how it is computed.
         """
         self.num_samples = num_samples
         self._real = real
@@ -311,3 +305,9 @@ class FrechetInceptionDistance(Metric):
     def details(self) -> dict[str, Any]:
         """Returns `fid_standard_error`, see `standard_error`; after all samples."""
         return {"fid_standard_error": standard_error(self._real, self._parts)}
+
+
+def build(inputs: MetricInputs) -> FrechetInceptionDistance:
+    """The distance of one evaluation, by its protocol."""
+    assert inputs.real is not None  # its row asks for statistics
+    return FrechetInceptionDistance(inputs.real, inputs.num_samples, inputs.protocol.distance)

@@ -134,7 +134,13 @@ class _EncodedImages(ImageSource):
             members = [m for m in archive if m.isreg() and not m.issparse() and _is_image(m.name)]
         except _READ_ERRORS as error:
             raise UserError(f"{path} is not a readable tar archive ({error})") from error
-        return cls(path, members, lambda member: _bounded(archive.extractfile(member).read))
+
+        def read(member: tarfile.TarInfo) -> bytes:
+            file = archive.extractfile(member)
+            assert file is not None  # of a regular file
+            return _bounded(file.read)
+
+        return cls(path, members, read)
 
     def __len__(self) -> int:
         return len(self._entries)

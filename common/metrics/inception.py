@@ -18,6 +18,8 @@ from common.metrics import file_memory, torch_inception
 from common.metrics.cache import cache_folder
 from common.metrics.download import download
 from common.metrics.feature_network import FeatureNetwork
+from common.metrics.protocols import Protocol
+from common.metrics.rows import NetworkFiles
 from common.parsers import frozen_graph, torch_weights
 
 logger = logging.getLogger(__name__)

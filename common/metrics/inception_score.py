@@ -6,7 +6,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.metrics.errors import NonFiniteFeaturesError
-from common.metrics.metric import Metric
+from common.metrics.metric import MetricInputs, StreamingMetric
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -23,7 +23,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-class InceptionScore(Metric):
+class InceptionScore(StreamingMetric):
     """Accumulates the Inception Score over contiguous splits.
 
     The score of a split is `exp(mean over images of sum p (log p - log mean p))`, which needs
@@ -120,3 +120,19 @@ class InceptionScore(Metric):
         defined = len(scores) > self._ddof
         deviation = float(scores.std(ddof=self._ddof)) if defined else math.nan
         return dict(zip(self.columns, (float(scores.mean()), deviation), strict=True))
+
+
+def build(inputs: MetricInputs) -> InceptionScore:
+    """The score of one evaluation, by its protocol.
+
+    Raises:
+        UserError: A split would be empty.
+    """
+    protocol, count = inputs.protocol, inputs.num_samples
+    order = None
+    if protocol.shuffle_seed is not None:
+        # The legacy generator is part of the protocol.
+        order = np.random.RandomState(protocol.shuffle_seed).permutation(count)
+    return InceptionScore(
+        count, inputs.num_classes, protocol.splits, ddof=protocol.ddof, order=order
+    )

@@ -47,6 +47,12 @@ def kernel_inception_distance(
     return dict(zip(COLUMNS, (float(np.mean(values)), float(np.std(values))), strict=True))
 
 
+def compare(seed: int, real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
+    """The values of `kernel_inception_distance`, and `kid_subset_size`, as a metric's row asks."""
+    size = subset_size_for(len(real), len(fake))
+    return {**kernel_inception_distance(real, fake, seed), "kid_subset_size": size}
+
+
 def subset_size_for(real_count: int, fake_count: int, wanted: int = SUBSET_SIZE) -> int:
     """Returns the number of images of either set in a subset.
 

@@ -1,15 +1,64 @@
-"""How published numbers are made: one declaration for each way (specification, section 6)."""
+"""How published numbers are made: one declared row for each way (specification, section 6)."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
-import numpy as np
-from PIL import Image
+from common.choices import Choices, Lazy
 
-from common.pixels import scale_pixels, to_uint8
+_FUNCTION = cast(type[Callable[..., Any]], Callable)
 
-PIL_BICUBIC = "PIL bicubic"
+
+@dataclass(frozen=True)
+class Resize:
+    """A way of resizing images to what a network takes.
+
+    Attributes:
+        function: If `in_network`, from float32 `[n, height, width, channels]` and a size in pixels
+            to float32 `[n, size, size, channels]`; it is compiled with the network. Otherwise from
+            uint8 `[n, height, width, 3]` to uint8 `[n, size, size, 3]`.
+        in_network: Whether the network resizes, or the images are resized before it.
+    """
+
+    function: Callable[..., Any]
+    in_network: bool = True
+
+
+# By what a network's record says of it.
+RESIZES = Choices(
+    "resize",
+    Resize,
+    {
+        "TF1 bilinear": Resize(Lazy("common.metrics.feature_network:resize_bilinear_tf1")),
+        "bilinear": Resize(Lazy("common.metrics.feature_network:resize_bilinear")),
+        "PIL bicubic": Resize(
+            Lazy("common.metrics.network_inputs:resize_by_pil"), in_network=False
+        ),
+    },
+)
+
+# What becomes of a generator's values in [-1, 1]: floats as they are, or uint8.
+PIXELS: Choices[Callable[..., Any]] = Choices(
+    "pixels",
+    _FUNCTION,
+    {
+        "unrounded": Lazy("common.metrics.network_inputs:unrounded"),
+        "truncated": Lazy("common.metrics.network_inputs:truncated"),
+        "rounded": Lazy("common.pixels:to_uint8"),
+    },
+)
+
+# Of two `GaussianStatistics`, real and fake.
+DISTANCES: Choices[Callable[..., Any]] = Choices(
+    "distance",
+    _FUNCTION,
+    {
+        "symmetric": Lazy("common.metrics.frechet:frechet_distance"),
+        "sqrtm": Lazy("common.metrics.frechet:frechet_distance_by_sqrtm"),
+        "eigenvalues": Lazy("common.metrics.frechet:frechet_distance_by_eigenvalues"),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -17,31 +66,36 @@ class Protocol:
     """The choices in which evaluations of the same images differ.
 
     Attributes:
-        pixels: What becomes of a generator's values in [-1, 1]: "unrounded", "truncated"
+        pixels: Name in `PIXELS` of what becomes of a generator's values: "unrounded", "truncated"
             (`x * 127.5 + 128` to uint8) or "rounded" to uint8.
         centre: uint8 levels reach the network as `(x - centre) / centre`.
-        score_resize: How the Inception Score's images are resized to 299x299, "PIL bicubic" or a
-            name in `RESIZES`.
-        distance_resize: Likewise those of the FID, the KID and PRDC.
+        score_resize: Name in `RESIZES` of how the images of metrics of logits (the Inception
+            Score) are resized to what the network takes.
+        distance_resize: Likewise those of metrics of features (the FID, the KID and PRDC).
         classes: Number of logits that count in the Inception Score, from the first on.
         with_bias: Whether the last layer's bias is part of them; None for what the file of the
             network gives, see `InceptionNetwork`.
+        any_network: Whether it is a protocol for other networks too; otherwise for Inception alone.
         splits: Number of splits of the Inception Score.
         ddof: What is subtracted from it in the standard deviation.
         shuffle_seed: Seed of NumPy's legacy generator that shuffles the Inception Score's images.
-        is_samples: Number of samples for the Inception Score; None for all there are.
-        fid_samples: Number of samples, the first of those, for all other metrics.
+        is_samples: Number of samples for metrics of logits; None for all there are.
+        fid_samples: Number of samples, the first of those, for metrics of features.
         real_images: Number of real images, drawn at random.
-        distance: Name in `frechet.DISTANCES`.
+        distance: Name in `DISTANCES`.
+
+    Raises:
+        UserError: A name is unknown.
     """
 
-    pixels: Literal["unrounded", "truncated", "rounded"]
+    pixels: str
     centre: float
     score_resize: str
     distance_resize: str
     classes: int
     with_bias: bool | None
     distance: str
+    any_network: bool = False
     splits: int = 10
     ddof: int = 0
     shuffle_seed: int | None = None
@@ -49,80 +103,77 @@ class Protocol:
     fid_samples: int | None = None
     real_images: int | None = None
 
-    def prepare(self, images: np.ndarray, resize: str) -> np.ndarray:
-        """Turns images into what the network takes.
+    def __post_init__(self) -> None:
+        """Looks the names up."""
+        for choices, names in (
+            (PIXELS, [self.pixels]),
+            (RESIZES, [self.score_resize, self.distance_resize]),
+            (DISTANCES, [self.distance]),
+        ):
+            for name in names:
+                choices[name]
 
-        Args:
-            images: uint8 `[n, H, W, 3]` in 0..255, or floats in [-1, 1].
-            resize: `score_resize` or `distance_resize`.
-
-        Returns:
-            float32 `[n, H, W, 3]`, within [-1, 1]; 299x299 if the resize is not a network's.
-        """
-        images = np.asarray(images)
-        if images.dtype != np.uint8:
-            images = _QUANTISATIONS[self.pixels](images)
-        if resize == PIL_BICUBIC:
-            images = np.stack([_resize_by_pil(image) for image in images])
-        if images.dtype != np.uint8:
-            return images.astype(np.float32)
-        if self.centre == 127.5:
-            return scale_pixels(images).numpy()
-        return (images.astype(np.float32) - self.centre) / np.float32(self.centre)
+    def at_most(self, what: Literal["is_samples", "fid_samples", "real_images"], count: int) -> int:
+        """The number of images used of `count` that there are."""
+        wanted = getattr(self, what)
+        return count if wanted is None else min(wanted, count)
 
 
-_QUANTISATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "unrounded": lambda images: images,
-    "truncated": lambda images: np.clip(images * 127.5 + 128, 0, 255).astype(np.uint8),
-    "rounded": to_uint8,
-}
+PROTOCOLS = Choices(
+    "protocol",
+    Protocol,
+    {
+        "bsn": Protocol(
+            pixels="unrounded",
+            centre=127.5,
+            score_resize="TF1 bilinear",
+            distance_resize="TF1 bilinear",
+            classes=1000,
+            with_bias=None,
+            any_network=True,
+            distance="symmetric",
+            is_samples=50_000,
+            fid_samples=10_000,
+            real_images=5_000,
+        ),
+        "mmgen": Protocol(
+            pixels="truncated",
+            centre=128,
+            score_resize="PIL bicubic",
+            distance_resize="TF1 bilinear",
+            classes=1008,
+            with_bias=False,
+            distance="sqrtm",
+        ),
+        "studiogan": Protocol(
+            pixels="rounded",
+            centre=127.5,
+            score_resize="bilinear",
+            distance_resize="bilinear",
+            classes=1008,
+            with_bias=True,
+            splits=1,
+            ddof=1,
+            distance="sqrtm",
+        ),
+        "torch_fidelity": Protocol(
+            pixels="rounded",
+            centre=128,
+            score_resize="TF1 bilinear",
+            distance_resize="TF1 bilinear",
+            classes=1008,
+            with_bias=False,
+            shuffle_seed=2020,
+            distance="eigenvalues",
+        ),
+    },
+)
+DEFAULT_PROTOCOL = "bsn"
 
 
-def _resize_by_pil(image: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((299, 299), Image.Resampling.BICUBIC))
-
-
-PROTOCOLS = {
-    "bsn": Protocol(
-        pixels="unrounded",
-        centre=127.5,
-        score_resize="TF1 bilinear",
-        distance_resize="TF1 bilinear",
-        classes=1000,
-        with_bias=None,
-        distance="symmetric",
-        is_samples=50_000,
-        fid_samples=10_000,
-        real_images=5_000,
-    ),
-    "mmgen": Protocol(
-        pixels="truncated",
-        centre=128,
-        score_resize=PIL_BICUBIC,
-        distance_resize="TF1 bilinear",
-        classes=1008,
-        with_bias=False,
-        distance="sqrtm",
-    ),
-    "studiogan": Protocol(
-        pixels="rounded",
-        centre=127.5,
-        score_resize="bilinear",
-        distance_resize="bilinear",
-        classes=1008,
-        with_bias=True,
-        splits=1,
-        ddof=1,
-        distance="sqrtm",
-    ),
-    "torch_fidelity": Protocol(
-        pixels="rounded",
-        centre=128,
-        score_resize="TF1 bilinear",
-        distance_resize="TF1 bilinear",
-        classes=1008,
-        with_bias=False,
-        shuffle_seed=2020,
-        distance="eigenvalues",
-    ),
-}
+def deviations(protocol: Protocol) -> dict[str, Any]:
+    """The facts in which a protocol is not `bsn`, the numbers of images aside: JSON-able."""
+    usual = dataclasses.asdict(PROTOCOLS[DEFAULT_PROTOCOL])
+    counts = ("is_samples", "fid_samples", "real_images", "splits")
+    facts = dataclasses.asdict(protocol).items()
+    return {name: value for name, value in facts if name not in counts and value != usual[name]}

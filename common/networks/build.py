@@ -22,6 +22,11 @@ class Networks(NamedTuple):
     discriminator: keras.Model
     average: keras.Model | None
 
+    @property
+    def sampled(self) -> keras.Model:
+        """The generator that samples, metrics and exports are made by."""
+        return self.generator if self.average is None else self.average
+
 
 def build_networks(
     settings: Settings, root_seed: int, image_shape: ImageShape, classes: int | None

@@ -1,7 +1,6 @@
 """Where each job of a sweep stands, as the folder of its run tells."""
 
 import contextlib
-import csv
 import dataclasses
 import os
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import TextIO
 
 from common.configuration.sweep import Job
 from common.errors import UserError
+from common.results.metrics_table import read_metrics, values_of
 from common.results.progress import Progress, read_progress
 from common.results.run_folder import RunFolder
 
@@ -74,11 +74,8 @@ def read_status(name: str, folder: RunFolder) -> JobStatus:
 def last_fid(path: Path) -> float | None:
     """The last value of the table's FID column, which a network's prefix may precede, or None."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-        column = next(i for i, name in enumerate(rows[0]) if name.split("_")[-1] == "fid")
-        return float(rows[-1][column])
-    except (OSError, ValueError, IndexError, StopIteration, csv.Error):
+        return next(reversed(values_of(read_metrics(path), "fid")), None)
+    except UserError:
         return None
 
 

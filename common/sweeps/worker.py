@@ -125,12 +125,10 @@ def open_options(values: dict[str, Any]) -> "RunOptions":
     Raises:
         UserError: there is no metric of a name.
     """
-    from common.metrics import METRICS  # noqa: PLC0415
+    from common.metrics import chosen_metrics  # noqa: PLC0415
     from common.training.run import RunOptions  # noqa: PLC0415
 
-    for name in values["metrics"]:
-        if name not in METRICS:
-            raise UserError(f"--metrics: no metric {name!r}. Known: {', '.join(METRICS)}, none.")
+    chosen_metrics(values["metrics"])
     paths = {"data_dir": Path(values["data_dir"]), "metrics": tuple(values["metrics"])}
     return RunOptions(**{**values, **paths})
 

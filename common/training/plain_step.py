@@ -38,7 +38,8 @@ class PlainStep:
         networks: its `Networks`.
 
     Attributes:
-        generator, discriminator, average: Keras models, see `Networks`.
+        networks: the `Networks`.
+        generator, discriminator, average: each of them.
         optimizers: the `Optimizers`.
     """
 
@@ -46,6 +47,7 @@ class PlainStep:
 
     def __init__(self, settings: Settings, networks: Networks) -> None:
         self.settings = settings
+        self.networks = networks
         self.generator, self.discriminator, self.average = networks
         self.optimizers = Optimizers.adam(settings)
         self.optimizers.generator.build(self.generator.trainable_variables)
@@ -55,11 +57,6 @@ class PlainStep:
         self._spectral_layers = {
             model: spectral_layers(model) for model in (self.generator, self.discriminator)
         }
-
-    @property
-    def sampled_generator(self) -> keras.Model:
-        """The generator that samples, metrics and exports are made by."""
-        return self.average or self.generator
 
     def discriminator_step(self, batch: DiscriminatorBatch) -> StepResult:
         """A discriminator update on a batch of its own; then the stored `u` advance.

@@ -1,6 +1,7 @@
 """From a job's settings to its training: data, networks, metrics, in that order of checks."""
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
@@ -18,8 +19,9 @@ from common.choices import Choices, own_module
 from common.configuration.settings import FIELDS, Settings
 from common.data import DATASETS, ImageSource, open_source
 from common.errors import UserError
-from common.metrics import Evaluator, FeatureNetwork, open_network
-from common.metrics.evaluation import IMAGES_PER_DEVICE
+from common.metrics import PROTOCOLS, open_network
+from common.metrics.evaluation import IMAGES_PER_DEVICE, Evaluator
+from common.metrics.feature_network import FeatureNetwork
 from common.networks import NETWORKS
 from common.networks.build import Networks, build_networks
 from common.randomness import derive_seed
@@ -127,18 +129,23 @@ class Resources:
         network = self.feature_network(settings)
         if network is None or not is_chief():
             return None
-        evaluator = Evaluator(
-            network,
-            self.source(settings),
-            run_seed=root_seed,
+        protocol = dataclasses.replace(
+            PROTOCOLS["bsn"],
             is_samples=settings.is_samples,
             fid_samples=settings.fid_samples,
-            fid_real=settings.fid_real,
-            cache_dir=self.options.cache_dir,
-            metrics=self.options.metrics,
+            real_images=settings.fid_real,
+        )
+        evaluator = Evaluator(
+            network,
+            protocol,
+            self.options.metrics,
+            self.source(settings),
+            seed=root_seed,
             with_replacement=DATASETS[settings.dataset].real_with_replacement,
             batch_size=IMAGES_PER_DEVICE * self._devices_at_hand(),
-            embed=on_all_replicas(self.strategy, network),
+            is_cached=True,
+            cache_dir=self.options.cache_dir,
+            spread=functools.partial(on_all_replicas, self.strategy),
         )
         evaluator.prepare()
         return evaluator
@@ -300,7 +307,7 @@ def train_job(
         strategy=resources.strategy,
         step=step,
         pipeline=BatchPipeline(source, settings, root_seed),
-        sampler=Sampler(resources.strategy, step.sampled_generator, settings, root_seed, classes),
+        sampler=Sampler(resources.strategy, networks.sampled, settings, root_seed, classes),
         evaluator=evaluator,
         strict_metrics=resources.options.strict_metrics,
         start_up=start_up,
@@ -354,12 +361,7 @@ def set_precision(policy: str) -> None:
 
 def describe_metrics(evaluator: Evaluator | None) -> dict[str, Any] | None:
     """What a run's metrics depend on besides its settings: a JSON-able dictionary, or None."""
-    if evaluator is None:
-        return None
-    provenance = evaluator.network.provenance
-    names = ("name", "sha256", "resize", "logits")
-    network = {name: provenance[name] for name in names if name in provenance}
-    return {"network": network, "columns": evaluator.columns}
+    return None if evaluator is None else evaluator.conditions
 
 
 def describe_environment() -> dict[str, Any]:

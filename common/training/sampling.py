@@ -1,6 +1,5 @@
 """What a generator is looked at and measured by: latents and labels that counters alone decide."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,6 +8,7 @@ import tensorflow as tf
 
 from common.configuration.settings import Settings
 from common.latents import LATENTS
+from common.metrics.generated import GeneratedImages
 from common.networks.build import call_network
 from common.randomness import RandomStream
 from common.training.devices import on_all_replicas
@@ -70,15 +70,17 @@ class Sampler:
             return latents, None
         return latents, self._labels.integers([count], self._classes, global_id)
 
-    def metric_samples(self, global_id: int) -> Callable[[int, int], tf.Tensor]:
-        """The generator as a function of sample numbers, as an `Evaluator` calls it."""
-        latents, labels = self.metric_inputs(global_id)
+    def metric_samples(
+        self, global_id: int, count: int | None = None, record: dict[str, Any] | None = None
+    ) -> GeneratedImages:
+        """The images of an evaluation; arguments as of `metric_inputs`, and what to say of them."""
+        latents, labels = self.metric_inputs(global_id, count)
 
-        def samples(start: int, count: int) -> tf.Tensor:
-            part = slice(start, start + count)
-            return self.generate(latents[part], None if labels is None else labels[part])
+        def generate(numbers: np.ndarray) -> tf.Tensor:
+            chosen = None if labels is None else tf.gather(labels, numbers)
+            return self.generate(tf.gather(latents, numbers), chosen)
 
-        return samples
+        return GeneratedImages("samples", generate, len(latents), record)
 
     def grid(self, rows: int, columns: int, at_a_time: int) -> np.ndarray:
         """The images of a sample grid, row by row: always of the same latents and labels.

@@ -1,25 +1,46 @@
-"""A run that was trained, or is about to be trained further: its generator at its checkpoints."""
+"""A run that was trained, or is about to be trained further: its networks at its checkpoints."""
 
 import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from common.configuration.settings import FIELDS, Settings, check_value, default_values
+from common.configuration.settings import Settings, read_settings
 from common.errors import UserError
-from common.metrics import METRICS
-from common.networks import NETWORKS
+from common.metrics import FEATURE_NETWORKS, METRICS
+from common.networks import NETWORKS, ImageShape
+from common.networks.build import Networks, build_networks
 from common.parsers.checkpoint_index import check_index
 from common.randomness import derive_seed
 from common.results.metrics_table import MetricsTable
 from common.results.run_folder import RunFolder
 from common.training.checkpoints import DAMAGES, iteration_of, list_checkpoints
-from common.training.run import Resources, describe_metrics, set_precision
+from common.training.run import Resources, RunOptions, describe_metrics, set_precision
 from common.training.sampling import Sampler
 
 _LOG = logging.getLogger(__name__)
 
 _MAX_REPLICAS = 2**12  # more than any run has
+_MAX_CLASSES, _MAX_SIDE = 2**24, 2**14
+
+# What the folders were for that named no network yet; their checkpoints tell which one it was.
+_UNNAMED: tuple[dict[str, Any], ...] = (
+    {"network": "cnn", "loss": "hinge", "gamma": "none"},
+    {"network": "cnn", "loss": "wgan_gp", "gamma": "shared"},
+    {"network": "cnn", "loss": "wgan_gp", "gamma": "per_layer"},
+    {
+        "network": "resnet",
+        "loss": "hinge",
+        "gamma": "none",
+        "redraw_latents": True,
+        "batch_norm_in_d_steps": False,
+        "summary_after_update": True,
+        "memory_summaries": True,
+    },
+)
 
 
 class TrainedRun:
@@ -35,58 +56,117 @@ class TrainedRun:
         root_seed: the seed of everything random in it.
 
     Raises:
-        UserError: it is not the folder of a run.
+        UserError: it is not the folder of a run, or its record makes no sense.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.folder = RunFolder(path)
         record = self.folder.record
         if record is None:
             raise UserError(f"{path} is not the folder of a run: there is no run.json in it.")
-        self.settings = _read_settings(self.folder.record_path, record["settings"])
         self.conditions = record["conditions"]
+        self.settings = self._read_settings(record["settings"])
         self.root_seed = derive_seed(self.settings.seed, self.settings.run)
 
+    def _read_settings(self, recorded: dict[str, Any]) -> Settings:
+        try:
+            if "network" in recorded:
+                return read_settings(recorded, {})
+            candidates = [read_settings(recorded, choices) for choices in _UNNAMED]
+        except UserError as error:
+            raise UserError(f"{self.folder.record_path}: {error}") from error
+        return self._first_that_fits(candidates)
+
+    def _first_that_fits(self, candidates: Iterable[Settings]) -> Settings:
+        """The settings whose networks a checkpoint can be restored into."""
+        checkpoints = list_checkpoints(self.folder.checkpoints)
+        for settings in candidates:
+            self.settings, self.root_seed = settings, derive_seed(settings.seed, settings.run)
+            for checkpoint in checkpoints:
+                try:
+                    restore(self.trackables(self.build_networks()), checkpoint)
+                except UserError:
+                    continue
+                return settings
+        raise UserError(
+            f"{self.folder.record_path} names no network, as those of earlier versions, and no "
+            "checkpoint of the run tells which it is. Continue the run in its variant's folder "
+            "first: that completes the record."
+        )
+
     @property
-    def checkpoints(self):
+    def checkpoints(self) -> dict[int, list[Path]]:
         """`{iteration: [paths]}`, ascending: a recent checkpoint first, then the permanent copy."""
-        found = {}
+        found: dict[int, list[Path]] = {}
         for path in sorted(list_checkpoints(self.folder.checkpoints), key=iteration_of):
             found.setdefault(iteration_of(path), []).append(path)
         return found
 
-    def build_generator(self):
-        """The generator, untrained: under the current strategy, in the run's precision."""
-        settings = self.settings
+    @property
+    def classes(self) -> int | None:
+        """Number of labels that the networks take, None if they take none.
+
+        Raises:
+            UserError: the record does not say it.
+        """
+        if not NETWORKS[self.settings.network].labelled:
+            return None
+        labels = self.conditions.get("labels")
+        classes = labels.get("classes") if isinstance(labels, dict) else None
+        if type(classes) is not int or not 1 <= classes <= _MAX_CLASSES:
+            raise UserError(f"{self.folder.record_path}: classes is {classes!r}, not a number")
+        return classes
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """(height, width, channels) of the images.
+
+        Raises:
+            UserError: the record does not say it.
+        """
+        shape = NETWORKS[self.settings.network].image_shape(self.settings.mg)
+        if shape is not None:
+            return shape
+        recorded = self.conditions.get("image_shape")
+        sides = recorded if isinstance(recorded, list) else []
+        if len(sides) != 3 or not all(type(n) is int and 1 <= n <= _MAX_SIDE for n in sides):
+            raise UserError(f"{self.folder.record_path}: image_shape is {recorded!r}, not a shape")
+        height, width, channels = sides
+        return height, width, channels
+
+    def build_networks(self) -> Networks:
+        """The networks, untrained: under the current strategy, in the run's precision."""
         keras.backend.clear_session()
-        set_precision(settings.precision)
-        # The ResNet alone has batch sizes of its own for each network.
-        network = NETWORKS["cnn" if settings.d_batch_size is None else "resnet"]
-        return network.build_generator(
-            mg=settings.mg,
-            latent_dim=settings.latent_dim,
-            width=settings.width,
-            seed=self.root_seed,
-        )
+        set_precision(self.settings.precision)
+        return build_networks(self.settings, self.root_seed, self.image_shape, self.classes)
+
+    @staticmethod
+    def trackables(networks: Networks) -> dict[str, keras.Model]:
+        """Networks by the names that checkpoints have for them."""
+        return {name: model for name, model in networks._asdict().items() if model is not None}
 
 
-def restore_generator(generator, checkpoint):
-    """Gives a generator the weights of a checkpoint.
+def restore(networks: Mapping[str, keras.Model], checkpoint: Path) -> None:
+    """Gives networks the weights of a checkpoint.
+
+    Args:
+        networks: models by their names in checkpoints, all or some.
+        checkpoint: its path, without a suffix.
 
     Raises:
         UserError: it is damaged, or of another network.
     """
     try:
         check_index(checkpoint)
-        status = tf.train.Checkpoint(generator=generator).read(str(checkpoint))
+        status = tf.train.Checkpoint(**networks).read(str(checkpoint))
         status.assert_existing_objects_matched().expect_partial()
     except DAMAGES as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"checkpoint {checkpoint} cannot be restored: {reason}") from error
 
 
-def restore_first(generator, checkpoints):
-    """Gives a generator the weights of the first of some checkpoints that can be restored.
+def restore_first(networks: Mapping[str, keras.Model], checkpoints: Iterable[Path]) -> Path:
+    """Gives networks the weights of the first of some checkpoints that can be restored.
 
     Returns:
         That checkpoint's path; of those before it a warning tells.
@@ -94,10 +174,10 @@ def restore_first(generator, checkpoints):
     Raises:
         UserError: none can.
     """
-    reasons = []
+    reasons: list[str] = []
     for checkpoint in checkpoints:
         try:
-            restore_generator(generator, checkpoint)
+            restore(networks, checkpoint)
         except UserError as error:
             reasons.append(str(error))
         else:
@@ -107,7 +187,7 @@ def restore_first(generator, checkpoints):
     raise UserError("; ".join(reasons))
 
 
-def fill_metrics(path, options):
+def fill_metrics(path: str | Path, options: RunOptions) -> tuple[MetricsTable, list[int]]:
     """Measures a run at every checkpoint that `metrics.csv` has no row for, as training would.
 
     The run may be done or interrupted; while it is being trained it is refused. TensorBoard's
@@ -135,17 +215,21 @@ def fill_metrics(path, options):
             _check_same("metrics", recorded, describe_metrics(evaluator))
         table = MetricsTable(run.folder.metrics_path, evaluator.columns)
         # The generator as it is built is that before the first iteration.
-        initial = {-1: []} if run.settings.initial_metrics else {}
+        initial: dict[int, list[Path]] = {-1: []} if run.settings.initial_metrics else {}
         available = {**initial, **run.checkpoints}
         missing = {i: paths for i, paths in available.items() if i not in table.ids}
         with resources.strategy.scope():
-            generator = run.build_generator()
-        sampler = Sampler(resources.strategy, generator, run.settings, run.root_seed)
-        added, damaged = [], []
+            networks = run.build_networks()
+        models = run.trackables(networks)
+        sampler = Sampler(
+            resources.strategy, networks.sampled, run.settings, run.root_seed, run.classes
+        )
+        added: list[int] = []
+        damaged: list[str] = []
         for global_id, checkpoints in missing.items():
             try:
                 if checkpoints:
-                    restore_first(generator, checkpoints)
+                    restore_first(models, checkpoints)
             except UserError as error:
                 damaged.append(str(error))
                 continue
@@ -159,43 +243,39 @@ def fill_metrics(path, options):
     return table, added
 
 
-def recorded_metrics(run):
-    """Names of the metrics a run was trained with and of their network; `((), None)` if none."""
+def recorded_metrics(run: TrainedRun) -> tuple[tuple[str, ...], str | None]:
+    """Names of the metrics a run was trained with and of their network; `((), None)` if none.
+
+    Raises:
+        UserError: the record does not say them.
+    """
     recorded = run.conditions.get("metrics")
     if recorded is None:
         return (), None
     try:
-        columns, network = [str(c) for c in recorded["columns"]], str(recorded["network"]["name"])
-    except (KeyError, TypeError) as error:
+        columns = [str(column) for column in recorded["columns"]]
+        network = str(recorded["network"]["name"])
+        own = [str(name) for name in recorded.get("own_metrics", [])]
+        if network not in FEATURE_NETWORKS:
+            raise ValueError(f"the network {network} is not one of {', '.join(FEATURE_NETWORKS)}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{run.folder.record_path} cannot be read: its metrics have no columns or no network "
-            f"({error!r}); name the metrics and the network"
+            f"{run.folder.record_path}: it cannot be told how the run's metrics are made again "
+            f"({error!r}); name --metrics and --feature_network"
         ) from error
-    names = (n for n, m in METRICS.items() if any(c.endswith(m.columns[0]) for c in columns))
-    return tuple(names), network
+    prefix = FEATURE_NETWORKS[network].column_prefix
+    names = [name for name, row in METRICS.items() if prefix + row.columns[0] in columns]
+    return (*names, *own), network
 
 
-def _read_settings(path, values):
-    values = {**default_values(), **values}
-    unknown = [name for name in values if name not in FIELDS]
-    missing = [name for name in FIELDS if name not in values]
-    if unknown or missing:
-        raise UserError(f"{path}: unknown or missing keys {', '.join(unknown + missing)}")
-    checked = {
-        name: None if value is FIELDS[name].default is None else check_value(name, value)
-        for name, value in values.items()
-    }
-    return Settings(**checked)
-
-
-def _read_replicas(run):
+def _read_replicas(run: TrainedRun) -> int:
     replicas = run.conditions.get("replicas", 1)
     if type(replicas) is not int or not 1 <= replicas <= _MAX_REPLICAS:
         raise UserError(f"{run.folder.record_path}: replicas is {replicas!r}, not a number of such")
     return replicas
 
 
-def _check_same(what, recorded, ours):
+def _check_same(what: str, recorded: Any, ours: Any) -> None:
     if recorded != ours:
         raise UserError(
             f"the run was trained with other {what} than these: {recorded!r} -> {ours!r}; "

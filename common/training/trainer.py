@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from common.configuration.settings import Settings
 from common.errors import UserError
-from common.metrics import Evaluator
+from common.metrics.evaluation import Evaluator
 from common.results.events import EventLog
 from common.results.progress import ProgressFile
 from common.results.run_folder import RunFolder

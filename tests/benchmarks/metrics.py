@@ -12,6 +12,7 @@ other side is a Session of TensorFlow 1 on the untouched graph.
    the ratio of the passes alone is that of the network times 65,000 / 50,000.
 """
 
+import dataclasses
 import json
 import tempfile
 import time
@@ -22,7 +23,9 @@ import tensorflow as tf
 from absl import app, flags
 
 from common.data import ArraySource
-from common.metrics import Evaluator
+from common.metrics import PROTOCOLS
+from common.metrics.evaluation import Evaluator
+from common.metrics.generated import GeneratedImages
 from common.metrics.inception import InceptionNetwork
 from common.metrics.inception_score import log_softmax
 from tests.metrics.graphs import FullInception
@@ -31,6 +34,7 @@ _BATCH = flags.DEFINE_integer("batch", 32, "images that go through the network a
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each way")
 _SCALE = flags.DEFINE_integer("scale", 200, "what the evaluation's counts are divided by")
 SAMPLES, FID_SAMPLES, REAL = 50_000, 10_000, 5_000
+COUNTS = ("is_samples", "fid_samples", "real_images")
 SIZE = 32
 
 
@@ -118,17 +122,16 @@ def compare_evaluations(network, original, batch, scale, rounds):
     with tempfile.TemporaryDirectory() as cache:
         evaluator = Evaluator(
             network,
-            ArraySource("noise", "array", pixels, {"dataset": "noise"}),
-            run_seed=0,
-            is_samples=counts[0],
-            fid_samples=counts[1],
-            fid_real=counts[2],
+            dataclasses.replace(PROTOCOLS["bsn"], **dict(zip(COUNTS, counts, strict=True))),
+            reference=ArraySource("noise", "array", pixels, {"dataset": "noise"}),
             batch_size=batch,
+            is_cached=True,
             cache_dir=cache,
         )
         _ = evaluator.real_statistics.covariance_root
+    generated = GeneratedImages("samples", lambda numbers: samples[numbers], len(samples))
     ways = {
-        "ours": lambda: evaluator.evaluate(lambda i, n: samples[i : i + n]),
+        "ours": lambda: evaluator.evaluate(generated),
         "original": lambda: original.evaluate(samples, others, real),
     }
     seconds = _least_seconds(ways, rounds)

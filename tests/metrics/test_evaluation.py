@@ -1,5 +1,6 @@
 """The evaluator: one pass, the right images for each metric, checked and cached."""
 
+import dataclasses
 import json
 
 import keras
@@ -14,8 +15,10 @@ from common.errors import UserError
 from common.metrics.errors import InvalidSamplesError, NonFiniteFeaturesError
 from common.metrics.evaluation import Evaluator
 from common.metrics.feature_network import FeatureNetwork
+from common.metrics.generated import GeneratedImages
 from common.metrics.kernel_distance import kernel_inception_distance
 from common.metrics.manifold import precision_recall_density_coverage
+from common.metrics.protocols import PROTOCOLS
 from common.metrics.selection import select_real_images
 
 SIZE = 6
@@ -63,16 +66,20 @@ def samples(start, count):
     return tf.constant(np.array(rows), tf.float32)
 
 
-def make_evaluator(tmp_path, network=None, source=None, **options):
-    options = {
-        "run_seed": 0,
-        "is_samples": 83,
-        "fid_samples": 41,
-        "fid_real": 30,
-        "batch_size": 16,
-        "cache_dir": tmp_path,
-    } | options
-    return Evaluator(network or LinearNetwork(), source or make_source(), **options)
+def generated(generate=samples, count=200):
+    return GeneratedImages("samples", lambda numbers: generate(numbers[0], len(numbers)), count)
+
+
+COUNTS = {"is_samples": 83, "fid_samples": 41, "real_images": 30}
+
+
+def make_evaluator(tmp_path, network=None, source=None, metrics=("is", "fid"), **options):
+    changes = {name: options.pop(name) for name in (*COUNTS, "splits") if name in options}
+    protocol = dataclasses.replace(PROTOCOLS["bsn"], **COUNTS | changes)
+    options = {"seed": 0, "batch_size": 16, "is_cached": True, "cache_dir": tmp_path} | options
+    return Evaluator(
+        network or LinearNetwork(), protocol, metrics, source or make_source(), **options
+    )
 
 
 def expected_fid(real, fake):
@@ -93,10 +100,10 @@ def expected_score(logits, splits):
 @pytest.mark.parametrize("batch_size", [16, 83, 1, 500])
 def test_values_against_numpy(tmp_path, batch_size):
     evaluator = make_evaluator(tmp_path, batch_size=batch_size)
-    real = evaluator.source.read(select_real_images(60, 30, 0)) / 127.5 - 1
+    real = make_source().read(select_real_images(60, 30, 0)) / 127.5 - 1
     fake_features, fake_logits = evaluator.network.by_numpy(samples(0, 83).numpy())
     real_features, _ = evaluator.network.by_numpy(real)
-    values = evaluator.evaluate(samples).values
+    values = evaluator.evaluate(generated()).values
     mean, std = expected_score(fake_logits, 10)
     fid = expected_fid(real_features, fake_features[:41])
     assert list(values) == evaluator.columns
@@ -114,7 +121,9 @@ def test_one_pass_in_order(tmp_path):
     evaluator.prepare()
     evaluator.network.images_seen.clear()
     asked = []
-    evaluator.evaluate(lambda start, count: asked.append((start, count)) or samples(start, count))
+    evaluator.evaluate(
+        generated(lambda start, count: asked.append((start, count)) or samples(start, count))
+    )
     assert asked == [(0, 16), (16, 16), (32, 16), (48, 16), (64, 16), (80, 3)]
     assert evaluator.network.images_seen == [16, 16, 16, 16, 16, 3]
     assert evaluator.network._compiled.experimental_get_tracing_count() == 1
@@ -122,33 +131,33 @@ def test_one_pass_in_order(tmp_path):
 
 def test_evaluations_repeat_exactly(tmp_path):
     evaluator = make_evaluator(tmp_path)
-    assert evaluator.evaluate(samples).values == evaluator.evaluate(samples).values
+    assert evaluator.evaluate(generated()).values == evaluator.evaluate(generated()).values
 
 
 def test_more_samples_for_the_fid_than_for_the_score(tmp_path):
     evaluator = make_evaluator(tmp_path, is_samples=20, fid_samples=50)
-    few = make_evaluator(tmp_path, is_samples=20, fid_samples=41).evaluate(samples).values
-    values = evaluator.evaluate(samples).values
+    few = make_evaluator(tmp_path, is_samples=20, fid_samples=41).evaluate(generated()).values
+    values = evaluator.evaluate(generated()).values
     assert values["linear_inception_score_mean"] == few["linear_inception_score_mean"]
     assert values["linear_fid"] != few["linear_fid"]
 
 
 def test_metrics_can_be_chosen(tmp_path):
     evaluator = make_evaluator(tmp_path, metrics=["fid"])
-    assert evaluator.columns == ["linear_fid"] == list(evaluator.evaluate(samples).values)
+    assert evaluator.columns == ["linear_fid"] == list(evaluator.evaluate(generated()).values)
     everything = make_evaluator(tmp_path, metrics=["fid", "is"])
     assert everything.columns == make_evaluator(tmp_path).columns
-    with pytest.raises(UserError, match=r"lpips.*is, fid, kid, prdc"):
+    with pytest.raises(UserError, match=r"metric='lpips'.*is, fid, kid, prdc"):
         make_evaluator(tmp_path, metrics=["lpips"])
 
 
 def test_metrics_of_features_against_the_functions(tmp_path):
     """KID and PRDC see the same features as the FID, in the order of the table."""
     evaluator = make_evaluator(tmp_path, metrics=["prdc", "is", "kid", "fid"])
-    plain = make_evaluator(tmp_path).evaluate(samples).values
-    evaluation = evaluator.evaluate(samples)
+    plain = make_evaluator(tmp_path).evaluate(generated()).values
+    evaluation = evaluator.evaluate(generated())
     real, _ = evaluator.network(
-        tf.constant(evaluator.source.read(select_real_images(60, 30, 0)) / 127.5 - 1, tf.float32)
+        tf.constant(make_source().read(select_real_images(60, 30, 0)) / 127.5 - 1, tf.float32)
     )
     fake, _ = evaluator.network(samples(0, 41))
     expected = kernel_inception_distance(real.numpy(), fake.numpy(), seed=0)
@@ -165,16 +174,16 @@ def test_metrics_of_features_against_the_functions(tmp_path):
 
 def test_real_features_are_cached_like_the_statistics(tmp_path):
     everything = ["is", "fid", "kid", "prdc"]
-    values = make_evaluator(tmp_path, metrics=everything).evaluate(samples).values
+    values = make_evaluator(tmp_path, metrics=everything).evaluate(generated()).values
     source = untouchable()
     again = make_evaluator(tmp_path, source=source, metrics=everything)
-    assert again.evaluate(samples).values == values
+    assert again.evaluate(generated()).values == values
     assert len(list((tmp_path / "fid_statistics").iterdir())) == 2
 
 
 def test_the_record_says_how_the_values_came_about(tmp_path):
-    evaluator = make_evaluator(tmp_path, run_seed=7, metrics=["is", "fid"])
-    record = evaluator.evaluate(samples).record
+    evaluator = make_evaluator(tmp_path, seed=7, metrics=["is", "fid"])
+    record = evaluator.evaluate(generated()).record
     assert json.loads(json.dumps(record)) == record
     assert record["network"]["sha256"] == "0"
     assert record["network"]["resize"] == "TF1 bilinear to 6x6"
@@ -192,7 +201,7 @@ def test_real_images_are_read_only_if_needed(tmp_path):
     source = untouchable()
     evaluator = make_evaluator(tmp_path, source=source, metrics=["is"])
     evaluator.prepare()
-    assert len(evaluator.evaluate(samples).values) == 2
+    assert len(evaluator.evaluate(generated()).values) == 2
 
 
 # Samples
@@ -216,20 +225,24 @@ ABOVE_ONE = np.nextafter(np.float32(1), np.float32(2))
 def test_invalid_samples_are_named(tmp_path, value):
     evaluator = make_evaluator(tmp_path)
     with pytest.raises(InvalidSamplesError, match="samples 21 to 22 hold"):
-        evaluator.evaluate(spoiled(value, 21, 22, 24, 70))
+        evaluator.evaluate(generated(spoiled(value, 21, 22, 24, 70)))
     with pytest.raises(InvalidSamplesError, match="samples 82 to 82 hold"):
-        evaluator.evaluate(spoiled(value, 82))
+        evaluator.evaluate(generated(spoiled(value, 82)))
 
 
 def test_bounds_themselves_are_valid(tmp_path):
     evaluator = make_evaluator(tmp_path)
-    assert np.isfinite(list(evaluator.evaluate(spoiled(1, 3)).values.values())).all()
-    assert np.isfinite(list(evaluator.evaluate(spoiled(-1, 3)).values.values())).all()
+    assert np.isfinite(list(evaluator.evaluate(generated(spoiled(1, 3))).values.values())).all()
+    assert np.isfinite(list(evaluator.evaluate(generated(spoiled(-1, 3))).values.values())).all()
 
 
 def test_samples_of_another_shape(tmp_path):
-    with pytest.raises(ValueError, match="shape"):
-        make_evaluator(tmp_path).evaluate(lambda start, count: samples(start, count + 1))
+    for wrong in (
+        lambda start, count: samples(start, count + 1),
+        lambda start, count: samples(start, count)[..., :1],
+    ):
+        with pytest.raises(UserError, match=r"shape \(.*instead of \(16, None, None, 3\)"):
+            make_evaluator(tmp_path).evaluate(generated(wrong))
 
 
 @pytest.mark.parametrize(("column", "what"), [(0, "features"), (8, "logits")])
@@ -238,11 +251,11 @@ def test_non_finite_outputs_of_the_network(tmp_path, column, what):
     network = LinearNetwork()
     network.kernel[0, column] = np.inf
     with pytest.raises(NonFiniteFeaturesError, match=what):
-        make_evaluator(tmp_path, network).evaluate(samples)
+        make_evaluator(tmp_path, network).evaluate(generated())
     with pytest.raises(NonFiniteFeaturesError, match=what):
         make_evaluator(
             tmp_path, metrics=["kid"] if what == "features" else ["is"], network=network
-        ).evaluate(samples)
+        ).evaluate(generated())
     if what == "features":
         with pytest.raises(NonFiniteFeaturesError):
             make_evaluator(tmp_path / "other", network).prepare()
@@ -285,9 +298,9 @@ def untouchable():
 
 def test_real_statistics_are_reused(tmp_path):
     first = make_evaluator(tmp_path)
-    values = first.evaluate(samples).values
+    values = first.evaluate(generated()).values
     source = untouchable()
-    assert make_evaluator(tmp_path, source=source).evaluate(samples).values == values
+    assert make_evaluator(tmp_path, source=source).evaluate(generated()).values == values
 
 
 # Described as the others are.
@@ -301,8 +314,8 @@ OTHER_PIXELS = ArraySource("noise", "array", 255 - make_source().read(np.arange(
         {"source": make_source(origin="elsewhere")},
         {"source": make_source(name="other")},
         {"source": OTHER_PIXELS},
-        {"run_seed": 1},
-        {"fid_real": 29},
+        {"seed": 1},
+        {"real_images": 29},
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
@@ -313,16 +326,16 @@ def test_real_statistics_depend_on_everything(tmp_path, change):
 
 
 def test_seed_does_not_matter_when_all_images_are_used(tmp_path):
-    for run_seed in (0, 1):
-        make_evaluator(tmp_path, run_seed=run_seed, fid_real=60).prepare()
+    for seed in (0, 1):
+        make_evaluator(tmp_path, seed=seed, real_images=60).prepare()
     assert len(list((tmp_path / "fid_statistics").iterdir())) == 1
 
 
 def test_damaged_statistics_are_computed_again(tmp_path, caplog):
-    values = make_evaluator(tmp_path).evaluate(samples).values
+    values = make_evaluator(tmp_path).evaluate(generated()).values
     (path,) = (tmp_path / "fid_statistics").iterdir()
     path.write_bytes(path.read_bytes()[:-100])
-    assert make_evaluator(tmp_path).evaluate(samples).values == values
+    assert make_evaluator(tmp_path).evaluate(generated()).values == values
     assert "damaged" in caplog.text
 
 
@@ -341,15 +354,15 @@ def test_record_is_json(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"is_samples": 9}, "is_samples is 9"),
-        ({"splits": 0}, "splits is 0"),
-        ({"fid_samples": 1}, "fid_samples is 1"),
-        ({"fid_real": 1}, "fid_real is 1"),
+        ({"is_samples": 9}, "9 samples in 10 splits"),
+        ({"splits": 0}, "in 0 splits"),
+        ({"fid_samples": 1}, "fid of 1 samples .* at least 2"),
+        ({"real_images": 1}, "1 real images: at least 2"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"metrics": ["prdc"], "fid_samples": 5}, "precision.*at least 6"),
-        ({"metrics": ["prdc"], "fid_real": 5}, "precision.*at least 6"),
+        ({"metrics": ["prdc"], "real_images": 5}, "precision.*at least 6"),
         ({"metrics": ["prdc"], "source": make_source(5)}, "precision.*at least 6"),
-        ({"source": make_source(1)}, "1 image"),
+        ({"source": make_source(1)}, "1 real images"),
         ({"source": make_source(shape=(SIZE, SIZE, 1))}, "3 colours"),
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),

@@ -10,13 +10,13 @@ from common.errors import UserError
 from common.metrics import frechet
 from common.metrics.errors import NonFiniteFeaturesError
 from common.metrics.frechet import (
-    DISTANCES,
     FrechetInceptionDistance,
     GaussianAccumulator,
     GaussianStatistics,
     frechet_distance,
     pooled,
 )
+from common.metrics.protocols import DISTANCES
 
 
 def fit(features, batch_sizes=(10**9,)):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.results.metrics_table import MetricsTable
+from common.results import metrics_table
+from common.results.metrics_table import MetricsTable, read_metrics, values_of
 
 COLUMNS = ["inception_score_mean", "inception_score_std", "fid"]
 HEADER = "global_id,inception_score_mean,inception_score_std,fid\r\n"
@@ -145,11 +147,68 @@ HOSTILE = [
 def test_what_is_not_such_a_table_is_refused(path, content):
     path.write_bytes(content)
     refused(path)
+    with pytest.raises(UserError, match="is not a table of metrics"):
+        read_metrics(path)
 
 
 def test_a_folder_instead_of_a_table_is_refused(path):
     path.mkdir()
     refused(path, "not a table")
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_instead_of_a_table_is_refused(path):
+    """Without waiting for whoever might write into it."""
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="not a regular file"):
+        read_metrics(path)
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.json"])
+def test_files_beyond_all_measure_are_refused(path, monkeypatch, name):
+    MetricsTable(path, COLUMNS).add(9, row(1.0), {})
+    limit = {"metrics.csv": "MAX_TABLE_BYTES", "metrics.json": "MAX_RECORDS_BYTES"}[name]
+    size = path.with_name(name).stat().st_size
+    monkeypatch.setattr(metrics_table, limit, size)
+    MetricsTable(path, COLUMNS)
+    monkeypatch.setattr(metrics_table, limit, size - 1)
+    with pytest.raises(UserError, match="larger than"):
+        MetricsTable(path, COLUMNS)
+
+
+# Reading without knowing the columns
+
+
+def test_rows_are_read_whatever_the_columns(path):
+    assert read_metrics(path) == []
+    table = MetricsTable(path, ["digits_fid", "diversity"])
+    table.add(9, {"digits_fid": 2.5, "diversity": float("nan")})
+    table.add(-1, {"digits_fid": 1 / 3, "diversity": 4.0})
+    first, second = read_metrics(path)
+    assert (first.global_id, first.values) == (
+        -1, {"digits_fid": 0.333333333333, "diversity": 4.0}
+    )  # fmt: skip
+    assert (second.global_id, second.values["digits_fid"]) == (9, 2.5)
+    assert np.isnan(second.values["diversity"])
+
+
+@pytest.mark.parametrize("header", ["fid,global_id", "iteration,fid", "global_id,fid,fid"])
+def test_other_headers_are_refused(path, header):
+    path.write_text(f"{header}\n" + ",".join("1" * len(header.split(","))) + "\n")
+    with pytest.raises(UserError, match="not a table of metrics"):
+        read_metrics(path)
+
+
+def test_a_column_is_found_behind_a_networks_prefix(path):
+    path.write_text("global_id,my_fid,digits_inception_score_mean,fid\n1,2,3,4\n5,6,7,8\n")
+    rows = read_metrics(path)
+    assert values_of(rows, "fid") == [4, 8]
+    assert values_of(rows, "inception_score_mean") == [3, 7]
+    assert values_of(rows, "score_std") == []
+    assert values_of([], "fid") == []
+    path.write_text("global_id,digits_fid,horrid\n1,2,3\n")
+    assert values_of(read_metrics(path), "fid") == [2]
+    assert values_of(read_metrics(path), "rid") == []
 
 
 @given(

@@ -3,11 +3,14 @@
 Prints the largest difference of the metrics, and how many devices generated.
 """
 
+import dataclasses
 import sys
 
 import tensorflow as tf
 
-from common.metrics import Evaluator
+from common.metrics import PROTOCOLS
+from common.metrics.evaluation import Evaluator
+from common.metrics.generated import GeneratedImages
 from common.training.devices import on_all_replicas, open_strategy
 from tests.training.small import VARIANTS, noise_source, small_settings, small_step
 from tests.training.test_trainer import MeanColours
@@ -25,21 +28,22 @@ def main(folder):
         seen.append((tf.distribute.in_cross_replica_context(), latents.device))
         return step.generator(latents, training=False)
 
+    protocol = dataclasses.replace(PROTOCOLS["bsn"], is_samples=40, fid_samples=30, real_images=20)
+
     def evaluate(spread):
         batch = spread(generate)
         evaluator = Evaluator(
             MeanColours(),
-            noise_source(8),
-            run_seed=1,
-            is_samples=40,
-            fid_samples=30,
-            fid_real=20,
+            protocol,
+            reference=noise_source(8),
+            seed=1,
             batch_size=7,
+            is_cached=True,
             cache_dir=folder,
-            embed=spread(MeanColours()),
+            spread=spread,
         )
-        evaluation = evaluator.evaluate(lambda start, count: batch(latents[start : start + count]))
-        return evaluation.values
+        samples = GeneratedImages("samples", lambda n: batch(tf.gather(latents, n)), 40)
+        return evaluator.evaluate(samples).values
 
     alone = evaluate(lambda function: function)
     shared = evaluate(lambda function: on_all_replicas(strategy, function))

@@ -1,11 +1,14 @@
 """Whole small runs in a folder, and what they left there."""
 
+import dataclasses
 import itertools
 
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from common.metrics import Evaluator, FeatureNetwork
+from common.metrics import PROTOCOLS
+from common.metrics.evaluation import Evaluator
+from common.metrics.feature_network import FeatureNetwork
 from common.networks import NETWORKS
 from common.results.run_folder import RunFolder
 from common.training.batches import BatchPipeline
@@ -55,13 +58,19 @@ def train(
     run.start(settings, {"data": source.record}, {})
     evaluator = None
     if evaluate:
-        counts = {k: getattr(settings, k) for k in ("is_samples", "fid_samples", "fid_real")}
+        protocol = dataclasses.replace(
+            PROTOCOLS["bsn"],
+            is_samples=settings.is_samples,
+            fid_samples=settings.fid_samples,
+            real_images=settings.fid_real,
+        )
         evaluator = Evaluator(
             network or MeanColours(),
-            source,
-            run_seed=SEED,
+            protocol,
+            reference=source,
+            seed=SEED,
+            is_cached=True,
             cache_dir=folder.parent / "cache",
-            **counts,
         )
     trainer = Trainer(
         settings,
@@ -71,7 +80,7 @@ def train(
         pipeline=BatchPipeline(source, settings, SEED),
         sampler=Sampler(
             tf.distribute.get_strategy(),
-            step.sampled_generator,
+            step.networks.sampled,
             settings,
             SEED,
             source.classes if NETWORKS[settings.network].labelled else None,

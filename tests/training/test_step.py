@@ -179,7 +179,7 @@ def test_the_moving_average_of_the_generator_is_that_of_the_formula():
             decay = 0.75 if variable.trainable and updates > 2 else 0.0
             expected = decay * before + (1 - decay) * now
             np.testing.assert_allclose(variable, expected, rtol=1e-6, err_msg=variable.path)
-    assert step.sampled_generator is step.average
+    assert step.networks.sampled is step.average
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from common.configuration.settings import Settings
-from common.metrics import Evaluation, Evaluator, InvalidSamplesError
+from common.metrics import InvalidSamplesError
+from common.metrics.evaluation import Evaluation, Evaluator
+from common.metrics.generated import GeneratedImages
 from common.results.events import EventLog
 from common.results.metrics_table import MetricsTable
 from common.results.run_folder import RunFolder
@@ -105,16 +108,16 @@ class Metrics:
         """An `Evaluation`, or None if it failed, which need not cost the training."""
         samples = self._sampler.metric_samples(global_id)
 
-        def generate(start: int, count: int) -> tf.Tensor:
+        def generate(numbers: np.ndarray) -> tf.Tensor:
             if self._stop_requested() and not is_one_of_several_workers():
                 raise InterruptedRunError(
                     f"stopped in the metrics after iteration {global_id}, which the same command "
                     "makes anew."
                 )
-            return samples(start, count)
+            return samples.read(numbers)
 
         try:
-            return self._evaluator.evaluate(generate)
+            return self._evaluator.evaluate(GeneratedImages("samples", generate, len(samples)))
         except InterruptedRunError:
             raise
         except InvalidSamplesError as error:

@@ -1,5 +1,7 @@
 """The protocols on a small graph of Inception's form, each computed anew in NumPy and SciPy."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -10,15 +12,12 @@ from scipy.special import log_softmax, xlogy
 
 from common.data import ArraySource
 from common.errors import UserError
-from common.metrics.comparison import SetComparison
 from common.metrics.digits import DigitsNetwork, build_classifier, model_weights
 from common.metrics.evaluation import Evaluator
 from common.metrics.frechet import GaussianStatistics
 from common.metrics.generated import GeneratedImages
-from common.metrics.image_sets import open_files
 from common.metrics.inception import InceptionNetwork
 from common.metrics.protocols import PROTOCOLS
-from common.training.run import describe_metrics
 from tests.metrics.graphs import run_untouched, small_inception
 from tests.metrics.test_feature_network import resize_by_numpy
 
@@ -59,12 +58,19 @@ REAL = ((smooth(17, 2) + 1) * 127.5).astype(np.uint8)
 
 
 def fakes():
-    latents = tf.reshape(tf.range(23.0), [23, 1])
-    return GeneratedImages("fakes", lambda z: FAKE[np.int64(z[:, 0])], latents, {"of": "test"})
+    return GeneratedImages("fakes", lambda numbers: FAKE[numbers], 23, {"of": "test"})
 
 
 def reals():
     return ArraySource("reals", "array", REAL, {"dataset": "reals"})
+
+
+def evaluator_of(network, protocol, metrics, reference=None, **options):
+    return Evaluator(network, PROTOCOLS[protocol], metrics, reference, **options)
+
+
+def compare(network, protocol, metrics, samples, reference=None):
+    return evaluator_of(network, protocol, metrics, reference).evaluate(samples)
 
 
 def pil(images):
@@ -126,7 +132,7 @@ def expected_fid(real, fake, unrooted_below):
 @pytest.mark.filterwarnings("ignore:Matrix is singular")
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_protocols_against_their_descriptions(network, name):
-    evaluation = SetComparison(network, name, ["is", "fid"]).evaluate(fakes(), reals())
+    evaluation = compare(network, name, ["is", "fid"], fakes(), reals())
     pixels, score_resize, distance_resize, centre = BY_HAND[name]
     levels = pixels(FAKE.astype(np.float64) if name == "bsn" else FAKE)
     _, logits, unbiased = through_session(levels, score_resize, centre)
@@ -145,13 +151,21 @@ def test_protocols_against_their_descriptions(network, name):
     assert values["inception_score_std"] == pytest.approx(std, rel=1e-3, nan_ok=True)
     expected = expected_fid(real, fake, unrooted_below=1e-10 if name == "bsn" else 0)
     assert values["fid"] == pytest.approx(expected, rel=1e-3)
-    assert evaluation.record["protocol"]["name"] == name
-    assert (evaluation.record["is_samples"], evaluation.record["real"]["used"]) == (23, 17)
+    usual = dataclasses.asdict(PROTOCOLS["bsn"])
+    said = usual | evaluation.record.get("protocol", {})
+    wanted = dataclasses.asdict(PROTOCOLS[name])
+    counts = ("is_samples", "fid_samples", "real_images", "splits")
+    assert {k: v for k, v in said.items() if k not in counts} == {
+        k: v for k, v in wanted.items() if k not in counts
+    }
+    record = evaluation.record
+    assert (record["is_samples"], record["real"]["selection"]["count"]) == (23, 17)
+    assert record["splits"] == PROTOCOLS[name].splits
 
 
 def test_protocols_differ(network):
     scores = {
-        name: SetComparison(network, name, ["is"]).evaluate(fakes()).values["inception_score_mean"]
+        name: compare(network, name, ["is"], fakes()).values["inception_score_mean"]
         for name in PROTOCOLS
     }
     assert len({round(score, 4) for score in scores.values()}) == 4
@@ -161,44 +175,41 @@ def test_protocols_differ(network):
 def test_bsn_is_what_training_measures(network, tmp_path, with_bias):
     """With a file whose own logits have the bias, and with one whose have not."""
     network = network.with_logits(SmallInception.num_classes, with_bias)
+    counts = {"is_samples": 23, "fid_samples": 23, "real_images": 5_000}
+    everything = ["is", "fid", "kid", "prdc"]
     evaluator = Evaluator(
-        network, reals(), run_seed=5, is_samples=23, fid_samples=23, fid_real=5_000,
-        cache_dir=tmp_path, metrics=["is", "fid", "kid", "prdc"],
+        network, dataclasses.replace(PROTOCOLS["bsn"], **counts), everything, reals(),
+        seed=5, is_cached=True, cache_dir=tmp_path,
     )  # fmt: skip
-    expected = evaluator.evaluate(lambda start, count: FAKE[start : start + count]).values
-    comparison = SetComparison(network, "bsn", ["is", "fid", "kid", "prdc"], seed=5)
-    found = comparison.evaluate(fakes(), reals())
+    expected = evaluator.evaluate(fakes()).values
+    found = evaluator_of(network, "bsn", everything, reals(), seed=5, batch_size=64)
+    found = found.evaluate(fakes())
     assert found.values == expected
     assert list(expected) == list(evaluator.columns)
     logits = f"the first 1000 of 1008, {'with' if with_bias else 'without'} bias"
     assert found.record["network"]["logits"] == logits
-    assert describe_metrics(evaluator)["network"]["logits"] == logits
+    assert evaluator.conditions["network"]["logits"] == logits
 
 
 def test_stored_statistics_give_the_same_distance(network):
-    comparison = SetComparison(network, "bsn", ["fid"])
-    statistics = comparison.statistics(reals())
+    statistics = evaluator_of(network, "bsn", ()).statistics(reals())
     assert statistics.count == 17
-    expected = comparison.evaluate(fakes(), reals()).values["fid"]
-    assert comparison.evaluate(fakes(), statistics).values["fid"] == pytest.approx(expected)
+    expected = compare(network, "bsn", ["fid"], fakes(), reals()).values["fid"]
+    found = compare(network, "bsn", ["fid"], fakes(), statistics)
+    assert found.values["fid"] == pytest.approx(expected)
+    assert found.record["real"] == {"statistics_of": 17}
 
 
-@pytest.mark.parametrize("drawn_again", [False, True])
-def test_only_a_data_set_whose_row_says_so_is_drawn_with_replacement(
-    network, tmp_path, drawn_again
-):
-    """A folder that merely has the name of such a data set is taken whole."""
-    path = tmp_path / "imagenet"
-    path.mkdir()
-    for number, image in enumerate(REAL):
-        Image.fromarray(image).save(path / f"{number:02}.png")
-    folder = open_files(path)
-    assert not folder.real_with_replacement
-    folder.real_with_replacement = drawn_again
-    comparison = SetComparison(network, "bsn", ["fid"])
-    whole = comparison.evaluate(fakes(), reals()).values["fid"]
-    same = comparison.evaluate(fakes(), folder).values["fid"] == pytest.approx(whole)
-    assert same != drawn_again
+def test_real_images_are_drawn_with_replacement_only_where_that_is_asked_for(network):
+    """A protocol that takes the whole set takes each image once, whatever is asked for."""
+    whole = compare(network, "bsn", ["fid"], fakes(), reals()).values["fid"]
+    drawn = evaluator_of(network, "bsn", ["fid"], reals(), with_replacement=True)
+    assert drawn.evaluate(fakes()).values["fid"] != pytest.approx(whole)
+    assert drawn.record["real"]["selection"] == {
+        "total": 17, "count": 5_000, "run_seed": 0, "replacement": True,
+    }  # fmt: skip
+    each = evaluator_of(network, "studiogan", ["fid"], reals(), with_replacement=True)
+    assert each.record["real"]["selection"] == {"total": 17, "count": 17}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +223,7 @@ def test_only_a_data_set_whose_row_says_so_is_drawn_with_replacement(
 )
 def test_what_cannot_be_compared(network, metrics, reference, message):
     with pytest.raises(UserError, match=message):
-        SetComparison(network, "bsn", metrics).evaluate(fakes(), reference)
+        compare(network, "bsn", metrics, fakes(), reference)
 
 
 class Unread(ArraySource):
@@ -227,20 +238,52 @@ class Unread(ArraySource):
 def test_too_few_images_are_found_before_they_are_read(network, metrics, count, message):
     few = Unread("few", "array", REAL[:count], {})
     with pytest.raises(UserError, match=message):
-        SetComparison(network, "bsn", metrics).evaluate(fakes(), few)
+        compare(network, "bsn", metrics, fakes(), few)
 
 
 def test_digits_know_one_protocol():
     digits = DigitsNetwork(model_weights(build_classifier()), {})
-    values = SetComparison(digits, "bsn", ["is"]).evaluate(fakes()).values
+    values = compare(digits, "bsn", ["is"], fakes()).values
     assert list(values) == ["digits_inception_score_mean", "digits_inception_score_std"]
     with pytest.raises(UserError, match="no protocol but bsn"):
-        SetComparison(digits, "mmgen", ["is"])
+        evaluator_of(digits, "mmgen", ["is"])
 
 
 @pytest.mark.parametrize("value", [np.nan, 1.5])
 def test_generated_images_are_checked(network, value):
     spoiled = np.full((13, 8, 8, 3), value, np.float32)
-    images = GeneratedImages("bad", lambda z: spoiled, tf.zeros([13, 1]), {})
+    images = GeneratedImages("bad", lambda numbers: spoiled, 13)
     with pytest.raises(UserError, match="samples 0 to 12 hold NaN or values outside"):
-        SetComparison(network, "mmgen", ["is"]).evaluate(images)
+        compare(network, "mmgen", ["is"], images)
+
+
+MIXED = dataclasses.replace(PROTOCOLS["mmgen"], any_network=True, pixels="unrounded")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels": "dithered"}, "pixels='dithered': unknown. Known: unrounded"),
+        ({"score_resize": "nearest"}, "resize='nearest': unknown"),
+        ({"distance_resize": "nearest"}, "resize='nearest': unknown"),
+        ({"distance": "city block"}, "distance='city block': unknown"),
+    ],
+    ids=str,
+)
+def test_a_protocol_of_unknown_parts_is_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(PROTOCOLS["bsn"], **change)
+
+
+def test_floats_are_not_resized_by_pil(network):
+    with pytest.raises(UserError, match="PIL bicubic resizes uint8 images"):
+        Evaluator(network, MIXED, ["is"]).evaluate(fakes())
+
+
+def test_real_statistics_of_other_protocols_are_cached_apart(network, tmp_path):
+    """They depend on the scale of the pixels, and on a resize that is not the network's."""
+    for name in ("bsn", "torch_fidelity", "mmgen"):
+        Evaluator(
+            network, PROTOCOLS[name], ["fid"], reals(), is_cached=True, cache_dir=tmp_path
+        ).prepare()
+    assert len(list((tmp_path / "fid_statistics").iterdir())) == 2  # the last two are alike here
