@@ -21,6 +21,7 @@ from common.exit_status import EXIT_OK, EXIT_USER_ERROR
 from common.metrics import parse_metrics
 from common.results.run_folder import RunFolder
 from common.sweeps.attempt import Task, record_if_readable
+from common.sweeps.message import TaskMessage
 from common.sweeps.slots import open_slots
 from common.sweeps.start import print_status, run_sweep
 from common.sweeps.status import to_reader
@@ -57,7 +58,7 @@ def main(
 
 def _define_flags(values: flags.FlagValues) -> None:
     """All options; their help texts are the reference."""
-    options = {"flag_values": values}
+    options: dict[str, Any] = {"flag_values": values}
     flags.DEFINE_multi_string(
         "only",
         [],
@@ -166,7 +167,7 @@ def _run(
         from common import demo  # noqa: PLC0415
 
         config = demo.configuration(variant, config)
-    sweep = expand(variant, config, options.set, options.only)
+    sweep = expand(variant, config, options.set, options.only, file.name)
     tasks = _tasks(variant, sweep, folder, options, search)
     if options.dry_run:
         return _list_jobs(sweep, tasks)
@@ -203,7 +204,7 @@ def _refuse_names_of_others(variant: Variant, sweep: Sweep, folder: Path, file: 
         if other == file or not other.is_file():
             continue
         try:
-            theirs = expand(variant, load_config(other))
+            theirs = expand(variant, load_config(other), file=other.name)
         except UserError:
             continue  # it cannot be run as it is, and so has no folders
         if results_folder(folder, theirs.scheduler) != results:
@@ -240,7 +241,7 @@ def _tasks(
     variant: Variant, sweep: Sweep, folder: Path, options: flags.FlagValues, search: list[str]
 ) -> list[Task]:
     results = results_folder(folder, sweep.scheduler)
-    message = {"search": search, "options": _run_options(folder, options)}
+    message: TaskMessage = {"search": search, "options": _run_options(folder, options)}
     log_file = sweep.scheduler.log_file
     return [
         Task(job, RunFolder(results / job.folder, log_file, defaults=variant.choices), message)

@@ -1,13 +1,13 @@
 """`--demo`: the variant on the digits that scikit-learn ships, in minutes and without download."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.configuration.settings import keys_of
 from common.configuration.sweep import Job
 from common.networks import NETWORKS
 from common.networks.normalization import method_name
-from common.results.metrics_table import read_metrics, values_of
+from common.results.metrics_table import MetricsRow, read_metrics, values_of
 from common.results.run_folder import RunFolder
 from common.results.times import training_seconds
 from common.variant import Variant
@@ -81,7 +81,7 @@ def print_table(jobs: Sequence[Job], folders: Sequence[RunFolder]) -> None:
         print(f"{method_name(job.settings)} samples: {folder.samples}")
 
 
-def _change(rows: Iterable[Mapping[str, str]], column: str) -> str:
+def _change(rows: Sequence[MetricsRow], column: str) -> str:
     """The first and the last value of the column, which a network's prefix may precede."""
     values = values_of(rows, column)
     return f"{values[0]:8.2f} -> {values[-1]:<9.2f}" if values else f"{'-':^21}"

@@ -13,7 +13,7 @@ Counter: TypeAlias = int | tf.Tensor
 Shape: TypeAlias = Sequence[int | tf.Tensor] | tf.Tensor
 
 
-def derive_seed(*path: str | int) -> int:
+def derive_seed(*path: str | int | tuple[str, int]) -> int:
     """A 64-bit seed for one purpose.
 
     Args:

@@ -11,12 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from common.evaluate import main
 from common.metrics.image_sets import open_files
-from common.randomness import derive_seed
 from common.results.metrics_table import read_metrics
 from common.results.run_folder import RunFolder
 from common.training.run import Resources, RunOptions, train_job

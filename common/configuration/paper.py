@@ -3,6 +3,10 @@
 Each function returns one block of a `test_config`: `{key: [values]}` (specification, section 8).
 """
 
+from typing import Any
+
+Block = dict[str, Any]  # {key: [values]}
+
 DATASETS = {"cifar10": 4, "stl10": 6, "celeba": 8}  # name: mg, an eighth of the image size
 RUNS = [0, 1, 2, 3, 4]
 
@@ -26,7 +30,7 @@ MONITORING = {
 CNN_GLOBAL = {"batch_size": 64, **MONITORING, "extra_checkpoint_freq": 100_000}
 
 
-def cnn_block(dataset, normalization, **changes):
+def cnn_block(dataset: str, normalization: Block, **changes: list[Any]) -> Block:
     """A CNN's block: one `n_dis` 1 job per run and normalisation, unless changed.
 
     Args:
@@ -51,20 +55,20 @@ def cnn_block(dataset, normalization, **changes):
     }
 
 
-def learning_rate_sweep(dataset, normalization):
+def learning_rate_sweep(dataset: str, normalization: Block) -> Block:
     """Every combination of two learning rates."""
     return cnn_block(dataset, normalization, g_lr=[0.0001, 0.0002], d_lr=[0.0001, 0.0002])
 
 
-def five_d_steps(dataset, normalization):
+def five_d_steps(dataset: str, normalization: Block) -> Block:
     """Five discriminator steps per iteration."""
     return cnn_block(
         dataset, normalization, n_dis=[5], g_beta2=[0.9], d_beta2=[0.9], iteration=[400_000]
     )
 
 
-def sn_sweep():
+def sn_sweep() -> list[Block]:
     """The whole `test_config` of the variants with gammas, which train SN alone."""
-    normalization = {"sn_mode": ["SN"]}
+    normalization: Block = {"sn_mode": ["SN"]}
     kinds = (learning_rate_sweep, five_d_steps)
     return [kind(dataset, normalization) for kind in kinds for dataset in DATASETS]

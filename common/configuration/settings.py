@@ -249,6 +249,13 @@ class Settings:
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 
+def type_of(name: str) -> type:
+    """The declared type of a key; where its default is None, it may be None, too."""
+    declared = FIELDS[name].type
+    assert isinstance(declared, type)
+    return declared
+
+
 def default_values() -> dict[str, Any]:
     """`{key: value}` of the keys that have a default."""
     return {f.name: f.default for f in FIELDS.values() if f.default is not dataclasses.MISSING}
@@ -284,8 +291,8 @@ def make_settings(variant: Variant, values: Values) -> Settings:
     """
     for name in values:
         if name not in FIELDS:
-            known = ", ".join(keys_of(variant))
-            raise UserError(f"unknown configuration key {name!r}. {variant.name} has: {known}.")
+            have = ", ".join(keys_of(variant))
+            raise UserError(f"unknown configuration key {name!r}. {variant.name} has: {have}.")
     given = {**variant.choices, **values}
     checked = {name: check_value(name, value) for name, value in given.items()}
     complete = {**default_values(), **checked}
@@ -297,11 +304,9 @@ def make_settings(variant: Variant, values: Values) -> Settings:
     missing = [n for n in known if _is_required(n, complete) and checked.get(n) is None]
     if missing:
         raise UserError(f"{variant.name}: the configuration lacks {', '.join(missing)}.")
-    of_others = [name for name in checked if name not in known]  # a choice of the variant's
-    return Settings(
-        **{name: value for name, value in checked.items() if name not in of_others},
-        **({} if "penalty" in values else {"penalty": penalty_of(complete)}),
-    )
+    # What the variant chooses for other jobs than this is left out.
+    own: dict[str, Any] = {name: value for name, value in checked.items() if name in known}
+    return Settings(**{**own, "penalty": penalty_of(complete)})
 
 
 def _is_required(name: str, values: Values) -> bool:
@@ -356,7 +361,7 @@ def check_value(name: str, value: Any) -> Any:
     field = FIELDS[name]
     if value is None and field.default is None:
         return None
-    value = _coerce(name, FIELDS[name].type, value)
+    value = _coerce(name, type_of(name), value)
     limits = {"below": _INT_END} if field.type is int else {}
     _check_range(name, value, {**limits, **field.metadata["checks"]})
     return value
@@ -401,7 +406,7 @@ def parse_value(name: str, text: str) -> Any:
     """
     if name not in FIELDS:
         raise UserError(f"unknown configuration key {name!r}. Known: {', '.join(FIELDS)}.")
-    return check_value(name, parse_text(name, text, FIELDS[name].type))
+    return check_value(name, parse_text(name, text, type_of(name)))
 
 
 def parse_text(name: str, text: str, wanted: type) -> Any:

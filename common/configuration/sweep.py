@@ -8,8 +8,10 @@ import dataclasses
 import itertools
 import math
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.configuration.settings import (
     Settings,
@@ -18,6 +20,7 @@ from common.configuration.settings import (
     parse_value,
 )
 from common.errors import UserError, shown
+from common.variant import Variant
 
 _MAX_COMBINATIONS = 1_000_000  # of a block; the paper's largest has 190
 _LONGEST_FILE_NAME = 255  # bytes, on all common file systems
@@ -46,9 +49,16 @@ class SchedulerConfig:
     test_config_string_inst_separator: str = "+"
 
     @property
-    def slots(self):
+    def slots(self) -> tuple[tuple[str, ...], ...]:
         """For each entry of `gpu`, the ids of the devices that a job has there: tuples of texts."""
         return tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in self.gpu)
+
+
+_SCHEDULER_TYPES = {
+    field.name: field.type
+    for field in dataclasses.fields(SchedulerConfig)
+    if isinstance(field.type, type)
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,13 @@ class Sweep:
     count: int
 
 
-def expand(variant, config, overrides=(), only=()):
+def expand(
+    variant: Variant,
+    config: Any,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    file: str = "config.py",
+) -> Sweep:
     """The jobs of a configuration.
 
     Args:
@@ -88,6 +104,7 @@ def expand(variant, config, overrides=(), only=()):
         config: the dictionary of `config.py`.
         overrides: `KEY=VALUE` texts that replace a key's value in every job (`--set`).
         only: `KEY=VALUE` texts; a job is left out if it has none of a key's values (`--only`).
+        file: name of the configuration's file, for messages.
 
     Returns:
         A `Sweep`.
@@ -95,13 +112,13 @@ def expand(variant, config, overrides=(), only=()):
     Raises:
         UserError: unknown keys, wrong values, or two different jobs that would share a folder.
     """
-    sections = _sections(config)
+    sections = _sections(config, file)
     scheduler_values, job_values = _parse_overrides(overrides)
     scheduler = _scheduler_config({**sections["scheduler_config"], **scheduler_values})
     conditions = _parse_conditions(only)
-    swept = _combinations(sections["test_config"], job_values)
+    swept = _combinations(sections["test_config"], job_values, file)
     if not swept:
-        raise UserError("config.py: there is no job, as every block of test_config has a [] in it.")
+        raise UserError(f"{file}: there is no job, as every block of test_config has a [] in it.")
     shared = {**sections["global_config"], **job_values}
     jobs = []
     for values in swept:
@@ -110,14 +127,14 @@ def expand(variant, config, overrides=(), only=()):
             jobs.append(Job(settings, folder_name(values, scheduler)))
     if not jobs:
         raise UserError(f"no job of the configuration matches --only {' --only '.join(only)}.")
-    distinct = {}
+    distinct: dict[Settings, Job] = {}
     for job in jobs:  # 1 and 1.0 give different names to what is the same job
         distinct.setdefault(job.settings, job)
     _refuse_shared_folders(distinct.values())
     return Sweep(scheduler, tuple(distinct.values()), len(jobs))
 
 
-def folder_name(values, scheduler):
+def folder_name(values: Mapping[str, Any], scheduler: SchedulerConfig) -> str:
     """The original's folder name of the swept `{key: value}`: `d_lr-0.0001,dataset-cifar10,...,`.
 
     Raises:
@@ -143,39 +160,39 @@ def folder_name(values, scheduler):
     return name
 
 
-def _is_file_name(text):
+def _is_file_name(text: str) -> bool:
     """Whether a file or folder can have the name, and a line of output can show it."""
     return text.isprintable() and "/" not in text and text not in ("", ".", "..")
 
 
-def _is_path(text):
+def _is_path(text: str) -> bool:
     """Whether a file system can have the path, with a job's folder and its files below it."""
     parts = [part.encode(errors="replace") for part in Path(text).parts]
     short = all(len(part) <= _LONGEST_FILE_NAME for part in parts) and sum(map(len, parts)) < 2048
     return short and "\0" not in text
 
 
-def _sections(config):
+def _sections(config: Any, file: str) -> dict[str, Any]:
     known = {"scheduler_config": dict, "global_config": dict, "test_config": list}
     if not isinstance(config, dict):
-        raise UserError("config.py: `config` must be a dictionary.")
+        raise UserError(f"{file}: `config` must be a dictionary.")
     for name in config:
         if name not in known:
-            raise UserError(f"config.py: unknown section {name!r}. Known: {', '.join(known)}.")
+            raise UserError(f"{file}: unknown section {name!r}. Known: {', '.join(known)}.")
     sections = {name: config.get(name, kind()) for name, kind in known.items()}
     for name, kind in known.items():
         if not isinstance(sections[name], kind):
-            raise UserError(f"config.py: {name} must be a {kind.__name__}.")
+            raise UserError(f"{file}: {name} must be a {kind.__name__}.")
     return sections
 
 
-def _scheduler_config(values):
-    fields = {field.name: field for field in dataclasses.fields(SchedulerConfig)}
+def _scheduler_config(values: Mapping[str, Any]) -> SchedulerConfig:
     for name, value in values.items():
-        if name not in fields:
-            raise UserError(f"unknown scheduler_config key {name!r}. Known: {', '.join(fields)}.")
-        if type(value) is not fields[name].type:  # not isinstance: True is no number of characters
-            wanted = fields[name].type.__name__
+        if name not in _SCHEDULER_TYPES:
+            known = ", ".join(_SCHEDULER_TYPES)
+            raise UserError(f"unknown scheduler_config key {name!r}. Known: {known}.")
+        if type(value) is not _SCHEDULER_TYPES[name]:  # not isinstance: True is no number
+            wanted = _SCHEDULER_TYPES[name].__name__
             raise UserError(f"scheduler_config {name}={shown(value)}: a {wanted} is needed.")
     if "gpu" not in values:
         raise UserError('scheduler_config lacks "gpu", the list of device ids.')
@@ -188,20 +205,20 @@ def _scheduler_config(values):
     return scheduler
 
 
-def _device_text(entry):
+def _device_text(entry: Any) -> Any:
     """An entry of `gpu` with its numbers as texts, 0 and "00" as "0"."""
     if isinstance(entry, (list, tuple)):
         return [_number_text(device) for device in entry]
     return _number_text(entry)
 
 
-def _number_text(device):
+def _number_text(device: Any) -> Any:
     if isinstance(device, str) and re.fullmatch("[0-9]{1,9}", device):
         device = int(device)
     return str(device) if type(device) is int and abs(device) < 10**9 else device
 
 
-def _refuse_shared_devices(scheduler):
+def _refuse_shared_devices(scheduler: SchedulerConfig) -> None:
     """A device trains one job at a time: two would share its memory, and none would say why."""
     devices = [device for slot in scheduler.slots for device in slot]
     for device in devices:
@@ -212,11 +229,11 @@ def _refuse_shared_devices(scheduler):
             )
 
 
-def _are_strings(values):
+def _are_strings(values: Any) -> bool:
     return isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
 
 
-def _are_devices(values):
+def _are_devices(values: Any) -> bool:
     """Whether each is a device id (printable, no comma, not negative), or several for one job."""
     return (
         _are_strings(values)
@@ -242,20 +259,20 @@ _SCHEDULER_RULES = {
 }
 
 
-def _split(text, option):
+def _split(text: str, option: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name:
         raise UserError(f"--{option} {text!r}: KEY=VALUE is needed.")
     return name, value
 
 
-def _parse_overrides(overrides):
-    kinds = {field.name: field.type for field in dataclasses.fields(SchedulerConfig)}
-    scheduler, job = {}, {}
+def _parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    scheduler: dict[str, Any] = {}
+    job: dict[str, Any] = {}
     for text in overrides:
         name, value = _split(text, "set")
-        if name in kinds:
-            scheduler[name] = parse_text(name, value, kinds[name])
+        if name in _SCHEDULER_TYPES:
+            scheduler[name] = parse_text(name, value, _SCHEDULER_TYPES[name])
             if name == "gpu":  # "0+1,2" is one job on the devices 0 and 1, and one on 2
                 groups = [entry.split("+") for entry in scheduler[name]]
                 scheduler[name] = [g if len(g) > 1 else g[0] for g in groups]
@@ -264,45 +281,47 @@ def _parse_overrides(overrides):
     return scheduler, job
 
 
-def _parse_conditions(only):
+def _parse_conditions(only: Sequence[str]) -> dict[str, list[Any]]:
     """`{key: [values]}`: a key that is named several times may have any of the values."""
-    conditions = {}
+    conditions: dict[str, list[Any]] = {}
     for text in only:
         name, value = _split(text, "only")
         conditions.setdefault(name, []).append(parse_value(name, value))
     return conditions
 
 
-def _combinations(blocks, overrides):
+def _combinations(
+    blocks: Sequence[Any], overrides: Mapping[str, Any], file: str
+) -> list[dict[str, Any]]:
     """Every combination of every block, as `{key: value}`, overridden keys being fixed."""
     if not blocks:
         return [{}]
     combinations = []
     for index, block in enumerate(blocks):
         if not isinstance(block, dict):
-            raise UserError(f"config.py: test_config[{index}] must be a dictionary.")
+            raise UserError(f"{file}: test_config[{index}] must be a dictionary.")
         for name, values in block.items():
             if not isinstance(values, (list, tuple, range)):
-                raise UserError(f"config.py: test_config[{index}][{name!r}] must be a list.")
+                raise UserError(f"{file}: test_config[{index}][{name!r}] must be a list.")
         fixed = {key: [overrides[key]] if key in overrides else block[key] for key in block}
         if math.prod(map(_length, fixed.values())) > _MAX_COMBINATIONS:
             raise UserError(
-                f"config.py: test_config[{index}] has more than {_MAX_COMBINATIONS:,} combinations."
+                f"{file}: test_config[{index}] has more than {_MAX_COMBINATIONS:,} combinations."
             )
         for values in itertools.product(*fixed.values()):
             combinations.append(dict(zip(fixed, values, strict=True)))
     return combinations
 
 
-def _length(values):
+def _length(values: Sequence[Any]) -> float:
     try:
         return len(values)
     except OverflowError:  # of a range
         return math.inf
 
 
-def _refuse_shared_folders(jobs):
-    owner = {}
+def _refuse_shared_folders(jobs: Iterable[Job]) -> None:
+    owner: dict[str, Job] = {}
     for job in jobs:
         other = owner.setdefault(job.folder, job)
         if other != job:
@@ -316,6 +335,6 @@ def _refuse_shared_folders(jobs):
             )
 
 
-def results_folder(base, scheduler):
+def results_folder(base: str | Path, scheduler: SchedulerConfig) -> Path:
     """The folder that holds the jobs' folders: absolute, `base` being the variant's folder."""
     return (Path(base) / scheduler.result_root_folder).resolve()

@@ -18,8 +18,6 @@ from common.metrics import file_memory, torch_inception
 from common.metrics.cache import cache_folder
 from common.metrics.download import download
 from common.metrics.feature_network import FeatureNetwork
-from common.metrics.protocols import Protocol
-from common.metrics.rows import NetworkFiles
 from common.parsers import frozen_graph, torch_weights
 
 logger = logging.getLogger(__name__)
@@ -264,5 +262,7 @@ def _member(archive: tarfile.TarFile) -> bytes:
     # A sparse member counts as a regular file but may claim any size.
     if not member.isreg() or member.issparse() or member.size > MAX_GRAPH_BYTES:
         raise UserError(f"member {MEMBER_NAME} of the archive is not a regular file of sane size")
-    with archive.extractfile(member) as file:
+    file = archive.extractfile(member)
+    assert file is not None  # of a regular file it never is
+    with file:
         return file.read()

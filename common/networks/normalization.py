@@ -6,7 +6,7 @@ wrappers take a Keras layer and `scale`, `gamma` and `name`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from common.choices import Choices, Lazy
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import keras
 
     from common.configuration.settings import Settings
-
-GammaMode = Literal["none", "shared", "per_layer"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ def _layer(name: str) -> Lazy:
     return Lazy(f"common.layers:{name}")
 
 
-_UNNORMALIZED = dict.fromkeys(("conv", "dense", "deconv"), _layer("Unnormalized"))
-_SPECTRAL = {
+_UNNORMALIZED: dict[str, Any] = dict.fromkeys(("conv", "dense", "deconv"), _layer("Unnormalized"))
+_SPECTRAL: dict[str, Any] = {
     "conv": _layer("SpectralNormConv2D"),
     "dense": _layer("SpectralNormDense"),
     "deconv": _layer("SpectralNormConv2DTranspose"),
@@ -103,7 +101,7 @@ class WeightNormalization:
 
     row: Normalization
     scale: float = 1.0
-    gamma: GammaMode = "none"
+    gamma: str = "none"
     estimate: dict[str, Any] = field(default_factory=dict)
 
     @classmethod

@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -48,20 +50,26 @@ class Checkpoints:
         **trackables: models and optimisers, by name.
     """
 
-    def __init__(self, folder, restore_from=None, is_due=lambda global_id: True, **trackables):
+    def __init__(
+        self,
+        folder: str | Path,
+        restore_from: str | Path | None = None,
+        is_due: Callable[[int], bool] = lambda global_id: True,
+        **trackables: Any,
+    ) -> None:
         self._folder = Path(folder)
         self._is_due = is_due
         self._restore_from = Path(restore_from or folder)
-        self._damaged = []
+        self._damaged: list[Path] = []
         self._progress = tf.Variable("", dtype=tf.string, trainable=False, name="progress")
         self._checkpoint = tf.train.Checkpoint(progress=self._progress, **trackables)
 
     @property
-    def latest(self):
+    def latest(self) -> Path | None:
         """Path of the newest checkpoint, without a suffix, or None."""
         return next(iter(_newest_first(self._folder)), None)
 
-    def save(self, global_id, written, *, permanent=False):
+    def save(self, global_id: int, written: Mapping[str, Any], *, permanent: bool = False) -> None:
         """Writes a checkpoint after iteration `global_id`.
 
         Args:
@@ -82,7 +90,7 @@ class Checkpoints:
                 self._remove_old()
             _write_state(folder)
 
-    def keep(self, global_id):
+    def keep(self, global_id: int) -> None:
         """Copies a checkpoint that is there to where it is kept for good, unless it is.
 
         Raises:
@@ -96,22 +104,22 @@ class Checkpoints:
             _place(folder, name, lambda aside: [shutil.copy(path, aside) for path in files])
             _write_state(folder)
 
-    def has(self, global_id, *, permanent=False):
+    def has(self, global_id: int, *, permanent: bool = False) -> bool:
         """Whether there is such a checkpoint in the folder to restore from."""
         folder = self._restore_from / f"global_id-{global_id}" if permanent else self._restore_from
         return (folder / f"model-{global_id}.index").exists()
 
-    def _remove_old(self):
+    def _remove_old(self) -> None:
         paths = _newest_first(self._folder)
         due = [path for path in paths if self._is_due(iteration_of(path))]
         passing = [path for path in paths[1:] if path not in due]
         for path in [*passing, *due[KEPT:]]:
             _remove(path)
 
-    def _permanent(self, global_id):
+    def _permanent(self, global_id: int) -> Path:
         return self._folder / f"global_id-{global_id}"
 
-    def restore(self):
+    def restore(self) -> tuple[int, dict[str, Any]]:
         """Restores the newest checkpoint that can be read; damaged ones are reported.
 
         Returns:
@@ -136,7 +144,7 @@ class Checkpoints:
             )
         return -1, {}
 
-    def set_aside_damaged(self):
+    def set_aside_damaged(self) -> None:
         """Renames what `restore` found damaged to `damaged-model-<id>`, which nothing takes for the
         newest checkpoint; deletes nothing.
 
@@ -153,12 +161,12 @@ class Checkpoints:
             _write_state(path.parent)
         self._damaged = []
 
-    def _candidates(self):
+    def _candidates(self) -> list[Path]:
         return list_checkpoints(self._restore_from)
 
 
 @contextlib.contextmanager
-def _writing(folder, global_id):
+def _writing(folder: Path, global_id: int) -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
@@ -168,7 +176,7 @@ def _writing(folder, global_id):
         ) from error
 
 
-def _place(folder, name, write):
+def _place(folder: Path, name: str, write: Callable[[Path], Any]) -> None:
     """Brings a checkpoint's files to the disk that `write` makes in the folder it is given."""
     for left in folder.glob(".model-*.partial"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
@@ -185,31 +193,31 @@ def _place(folder, name, write):
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def list_checkpoints(folder):
+def list_checkpoints(folder: str | Path) -> list[Path]:
     """Paths of all checkpoints in a run's folder of such, the newest first, the permanent too."""
     folders = [Path(folder), *Path(folder).glob("global_id-*")]
     paths = [path for each in folders for path in _newest_first(each)]
     return sorted(paths, key=iteration_of, reverse=True)
 
 
-def iteration_of(checkpoint):
+def iteration_of(checkpoint: Path) -> int:
     """The last iteration that a checkpoint's path says it holds."""
     return int(checkpoint.name.removeprefix("model-"))
 
 
-def _newest_first(folder):
+def _newest_first(folder: Path) -> list[Path]:
     """Paths of a folder's checkpoints, without suffix."""
     paths = [path.with_suffix("") for path in folder.glob("model-*") if _NAME.fullmatch(path.name)]
     return sorted(paths, key=iteration_of, reverse=True)
 
 
-def _remove(path):
+def _remove(path: Path) -> None:
     path.with_name(f"{path.name}.index").unlink()  # first: without it, the rest is no checkpoint
     for part in path.parent.glob(f"{path.name}.data-*"):
         part.unlink()
 
 
-def _write_state(folder):
+def _write_state(folder: Path) -> None:
     """Writes the file that `tf.train.latest_checkpoint` reads, with relative names."""
     names = [path.name for path in reversed(_newest_first(folder))]
     if not names:
@@ -221,7 +229,7 @@ def _write_state(folder):
         file.write("\n".join(lines) + "\n")
 
 
-def _progress(text):
+def _progress(text: str | bytes) -> tuple[int, dict[str, Any]]:
     """`(global_id, written)` of the JSON text that a checkpoint carries."""
     progress = json.loads(text)
     global_id, written = progress["global_id"], progress["written"]
@@ -231,7 +239,7 @@ def _progress(text):
     return global_id, written
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return os.strerror(error.errno) if error.errno else error.strerror
     return (str(error).strip() or repr(error)).splitlines()[0]

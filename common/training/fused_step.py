@@ -5,6 +5,7 @@ One pass over real and generated images together gives scores, slopes and the lo
 discriminator's, one pass of the generator serves both.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -18,6 +19,7 @@ from common.layers import (
     spectral_layers,
 )
 from common.layers.image_weights import ImageWeights
+from common.losses import PenaltyInputs
 from common.losses.penalties import slopes
 from common.networks.build import Networks
 from common.training.plain_step import Gradients, PlainStep, Scalars
@@ -102,7 +104,9 @@ class FusedStep(PlainStep):
         del summaries_due  # the slopes come with the gradients
         scalars, gradients = self._adversarial_gradients(batch, fake)
         if self._penalty:
-            penalty, penalty_gradients = self._penalty_gradients(batch, fake)
+            penalty, penalty_gradients = self._penalty_gradients(
+                self._penalty, self._inputs(batch, fake)
+            )
             scalars |= self._penalized(scalars, penalty)
             gradients = [
                 g if p is None else g + self.settings.d_gp_coe * p
@@ -132,10 +136,10 @@ class FusedStep(PlainStep):
         return scalars, tape.gradient(scalars["loss/d"], scores)
 
     def _penalty_gradients(
-        self, batch: DiscriminatorBatch, fake: tf.Tensor
+        self, function: Callable[[PenaltyInputs], tf.Tensor], inputs: PenaltyInputs
     ) -> tuple[tf.Tensor, list[tf.Tensor | None]]:
         with tf.GradientTape() as tape:
-            penalty = self._penalty(self._inputs(batch, fake))
+            penalty = function(inputs)
             scaled_penalty = self.optimizers.discriminator.scale_loss(penalty)
         return penalty, tape.gradient(scaled_penalty, self._variables(self.discriminator))
 

@@ -160,7 +160,7 @@ class Resources:
             UserError: they cannot be built, do not make images and scores of the right shapes, or
                 cannot be trained by the step that the configuration asks for.
         """
-        changes_nothing = dict.fromkeys(_NOT_OF_NETWORKS)
+        changes_nothing: dict[str, Any] = dict.fromkeys(_NOT_OF_NETWORKS)
         key = dataclasses.replace(settings, **changes_nothing)
         if key in self._checked:
             return
@@ -231,8 +231,8 @@ def _check_shape(settings: Settings, source: ImageSource) -> None:
     row = NETWORKS[settings.network]
     shape = tuple(source.image_shape)
     wanted = row.image_shape(settings.mg)
-    if wanted not in (None, shape):
-        fitting = shape[0] // row.pixels_per_mg
+    if wanted is not None and wanted != shape:
+        fitting = shape[0] * settings.mg // wanted[0]
         raise UserError(
             f"mg={settings.mg} gives images of {wanted[0]}x{wanted[1]}, and {settings.dataset} has "
             f"images of shape {shape}: say --set mg={fitting} or --only mg={fitting}."
@@ -318,7 +318,7 @@ def train_job(
 
 def networks_for(settings: Settings, source: ImageSource, root_seed: int) -> Networks:
     """The networks of a job for a data set, with their initial values."""
-    return build_networks(settings, root_seed, tuple(source.image_shape), source.classes)
+    return build_networks(settings, root_seed, source.image_shape, source.classes)
 
 
 def _conditions(settings: Settings, source: ImageSource) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Sampler:
         self._generate = on_all_replicas(strategy, function)
 
     def generate(self, latents: Any, labels: Any = None) -> tf.Tensor:
-        """Images `[n, h, w, c]` in [-1, 1] of latents `[n, latent_dim]` and labels `[n]` or None."""
+        """Images `[n, h, w, c]` in [-1, 1] of latents `[n, latent_dim]`, labels `[n]` or None."""
         return self._generate(latents) if labels is None else self._generate(latents, labels)
 
     def metric_inputs(self, global_id: int, count: int | None = None) -> tuple[Any, Any]:

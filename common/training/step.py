@@ -69,7 +69,7 @@ class Optimizers:
 
         Where Keras' default dtype policy computes in float16, losses are scaled.
         """
-        form = {"epsilon": settings.adam_epsilon, "form": settings.adam_form}
+        form: dict[str, Any] = {"epsilon": settings.adam_epsilon, "form": settings.adam_form}
         g_values = settings.g_lr, settings.g_beta1, settings.g_beta2
         d_values = settings.d_lr, settings.d_beta1, settings.d_beta2
         optimizers = [

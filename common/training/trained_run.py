@@ -210,6 +210,8 @@ def fill_metrics(path: str | Path, options: RunOptions) -> tuple[MetricsTable, l
         source = resources.source(run.settings)
         _check_same("data", run.conditions.get("data"), source.record)
         evaluator = resources.evaluator(run.settings, run.root_seed)
+        if evaluator is None:
+            raise UserError("there are no metrics to add to the run's table")
         recorded = run.conditions.get("metrics")
         if recorded is not None:
             _check_same("metrics", recorded, describe_metrics(evaluator))
