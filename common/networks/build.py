@@ -1,5 +1,6 @@
 """From a job's settings to its networks, and how they are called."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -7,6 +8,7 @@ import keras
 from common.configuration.settings import Settings
 from common.networks import NETWORKS, ImageShape, NetworkSpec
 from common.networks.normalization import WeightNormalization
+from common.randomness import initializer_seed
 
 
 class Networks(NamedTuple):
@@ -40,17 +42,22 @@ def build_networks(
         classes: number of labels, for networks that take them; ignored by others.
     """
     row = NETWORKS[settings.network]
+    seed = initializer_seed(root_seed, "layers without seeds of their own")
+
+    def build(function: Callable[[NetworkSpec], keras.Model], spec: NetworkSpec) -> keras.Model:
+        keras.utils.set_random_seed(seed)  # for users' own layers
+        return function(spec)
 
     def spec(normalization: WeightNormalization) -> NetworkSpec:
         labels = classes if row.labelled else None
         return NetworkSpec(settings, image_shape, normalization, labels, root_seed)
 
     of_generator = spec(WeightNormalization.of_generator(settings))
-    average = None if settings.ema_decay is None else row.generator(of_generator)
+    of_discriminator = spec(WeightNormalization.of_discriminator(settings))
     return Networks(
-        row.generator(of_generator),
-        row.discriminator(spec(WeightNormalization.of_discriminator(settings))),
-        average,
+        build(row.generator, of_generator),
+        build(row.discriminator, of_discriminator),
+        None if settings.ema_decay is None else build(row.generator, of_generator),
     )
 
 

@@ -23,7 +23,7 @@ from common.metrics import PROTOCOLS, open_network
 from common.metrics.evaluation import IMAGES_PER_DEVICE, Evaluator
 from common.metrics.feature_network import FeatureNetwork
 from common.networks import NETWORKS
-from common.networks.build import Networks, build_networks
+from common.networks.build import Networks, build_networks, call_network
 from common.randomness import derive_seed
 from common.results.run_folder import RunFolder
 from common.training.batches import BatchPipeline, labels_of
@@ -169,10 +169,12 @@ class Resources:
         source = self.source(settings)
         try:
             networks = networks_for(settings, source, root_seed=0)
+            _try_out(settings, networks, source.classes)
         except Exception as error:  # whatever a user's own function raises
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise UserError(
                 f"the networks of network={settings.network}, sn_mode={settings.sn_mode} cannot be "
-                f"built: {type(error).__name__}: {error}"
+                f"used: {type(error).__name__}: {reason}"
             ) from error
         shapes = [networks.generator.output_shape, networks.discriminator.output_shape]
         wanted = [(None, *source.image_shape), (None, 1)]
@@ -316,6 +318,16 @@ def train_job(
     folder.finish()
 
 
+def _try_out(settings: Settings, networks: Networks, classes: int | None) -> None:
+    """Calls both networks once: what is wrong in a call does not show when they are built."""
+    latents = tf.zeros([2, settings.latent_dim], keras.config.floatx())
+    labels = None
+    if NETWORKS[settings.network].labelled and classes is not None:
+        labels = tf.constant([0, classes - 1], tf.int64)
+    images = call_network(networks.generator, latents, labels, training=False)
+    call_network(networks.discriminator, images, labels, training=False)
+
+
 def networks_for(settings: Settings, source: ImageSource, root_seed: int) -> Networks:
     """The networks of a job for a data set, with their initial values."""
     return build_networks(settings, root_seed, source.image_shape, source.classes)
@@ -332,9 +344,7 @@ def _conditions(settings: Settings, source: ImageSource) -> dict[str, Any]:
     if row.image_shape(settings.mg) is None:
         conditions["image_shape"] = list(source.image_shape)
     if row.labelled:
-        labels, classes = labels_of(source)
-        digest = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
-        conditions["labels"] = {"classes": classes, "sha256": digest}
+        conditions["labels"] = {"classes": source.classes, "sha256": source.labels_sha256}
     if rows := own_rows(settings):
         conditions["own"] = {
             path: hashlib.sha256(own_module(path).read_bytes()).hexdigest() for path in rows
