@@ -7,16 +7,21 @@ import pytest
 from tests.replay_golden import LIMIT, main, replay
 
 GOLDEN = Path(__file__).parent / "golden"
-CNN_RUNS = sorted(GOLDEN.glob("*_cnn-*.json"))
+QUICK = ("no_gamma_cnn-cifar10-bssn", "diff_gamma_cnn-cifar10-sn")  # one for each loss
+CNN_RUNS = [
+    pytest.param(path, marks=() if path.stem in QUICK else pytest.mark.slow, id=path.stem)
+    for path in sorted(GOLDEN.glob("*_cnn-*.json"))
+]
 
 
-@pytest.mark.parametrize("path", CNN_RUNS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CNN_RUNS)
 def test_the_cnns_replay(path):
     deviations = replay(path)
     assert len(deviations) > 1000
     assert max(deviations.values()) <= LIMIT
 
 
+@pytest.mark.slow
 def test_the_resnet_replays():
     """One of its two iterations, which take a minute each in float64."""
     deviations = replay(GOLDEN / "no_gamma_resnet-imagenet-bssn.json", iterations=1)
