@@ -103,6 +103,7 @@ def test_rows_that_are_made_are_no_longer_recorded_as_missing(run, evaluate):
     assert (run.state, run.record["missing_metrics"]) == ("done", [6])
 
 
+@pytest.mark.slow
 def test_the_row_before_the_first_iteration_can_be_made_later(tmp_path, cache, evaluate):
     run = train(tmp_path / "run", cache, initial_metrics=True)
     before = run.metrics_path.read_bytes()

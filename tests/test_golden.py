@@ -10,6 +10,12 @@ from tests.replay_golden import main
 
 GOLDEN = Path(__file__).parent / "golden"
 CNN_RUNS = sorted(GOLDEN.glob("*_cnn-*.json"))
+# One of each loss is quick to try; the others differ in normalisation and gammas.
+QUICK = ("no_gamma_cnn-cifar10-bssn", "diff_gamma_cnn-cifar10-sn")
+MARKED = [
+    pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
+    for path in CNN_RUNS
+]
 RESNET_RUN = GOLDEN / "no_gamma_resnet-imagenet-bssn.json"
 COMPARISON = GOLDEN / "gan_comparison-losses.json"
 
@@ -18,18 +24,14 @@ def contents(path):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("path", CNN_RUNS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MARKED)
 def test_the_cnns_replay(path):
     deviations = bsn.replay(contents(path))
     assert len(deviations) > 1000
     assert max(deviations.values()) <= bsn.LIMIT
 
 
-@pytest.mark.parametrize(
-    "path",
-    CNN_RUNS,
-    ids=lambda path: path.stem,
-)
+@pytest.mark.parametrize("path", MARKED)
 def test_the_cnns_replay_by_the_plain_step(path):
     """Two iterations: the reference is held against the original, too."""
     deviations = bsn.replay(contents(path), iterations=2, step="plain")
@@ -37,6 +39,7 @@ def test_the_cnns_replay_by_the_plain_step(path):
     assert max(deviations.values()) <= bsn.LIMIT
 
 
+@pytest.mark.slow
 def test_the_resnet_replays():
     """One of its two iterations, which take a minute each in float64."""
     deviations = bsn.replay(contents(RESNET_RUN), iterations=1)

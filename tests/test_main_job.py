@@ -114,6 +114,7 @@ def test_a_signal_lets_the_job_write_a_checkpoint_and_the_same_command_goes_on(v
     assert json.loads((progress / "run.json").read_text())["attempts"] == 2
 
 
+@pytest.mark.slow
 def test_metrics_of_another_network_carry_its_name(variant, tmp_path):
     put_archive(variant)
     sizes = ("is_samples=60", "fid_samples=50", "fid_real=40", "metric_freq=2")

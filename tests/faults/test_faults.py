@@ -12,13 +12,17 @@ from tests.faults import __main__ as faults
 @pytest.mark.parametrize(
     ("fault", "count"),
     [
-        ("SIGKILL", 3),
-        ("SIGTERM", 1),
-        ("damaged checkpoint", 1),
+        ("SIGKILL", 1),
+        pytest.param("SIGKILL", 3, marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 1, marks=pytest.mark.slow),
+        pytest.param("damaged checkpoint", 1, marks=pytest.mark.slow),
         pytest.param(
             "full disk",
             2,
-            marks=pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root"),
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root"),
+            ],
         ),
     ],
 )

@@ -56,6 +56,7 @@ def test_a_signal_lets_the_jobs_on_the_cluster_write_checkpoints(sweep):
     sweep.refuse_losses()
 
 
+@pytest.mark.slow
 def test_sigkill_of_the_driver_leaves_nothing_running(sweep):
     process = sweep.start(LOCAL, seconds=0.25)
     sweep.wait_until_running(2, process)
@@ -73,6 +74,7 @@ def test_what_the_check_finds_is_said_once(sweep):
     assert not (sweep.base / "results").exists()
 
 
+@pytest.mark.slow
 def test_a_record_that_becomes_unreadable_costs_its_job_alone(sweep):
     process = sweep.start(LOCAL, seconds=0.25)
     sweep.wait_until_running(2, process)

@@ -53,6 +53,7 @@ class TwoHalves(PlainStep):
         return tf.concat(parts, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["no_gamma_cnn"])
 def test_each_device_normalises_by_its_own_statistics(tmp_path, name, float64):
     del float64

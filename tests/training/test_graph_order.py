@@ -13,7 +13,14 @@ from tests.training.graph_order import (
 from tests.training.small import VARIANTS
 
 
-@pytest.mark.parametrize("name", ["no_gamma_cnn", "diff_gamma_cnn", "no_gamma_resnet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no_gamma_cnn",
+        "diff_gamma_cnn",
+        pytest.param("no_gamma_resnet", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_is_left_to_chance(name):
     whole = max(optimized_graphs(VARIANTS[name]), key=len)
     assert unordered(whole) == []

@@ -28,8 +28,15 @@ def train(name, precision="float32", jit_compile=False, iterations=4, width=2):
     return step, [row.scalars for row in compiled.run(iterations)]
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("name", ["no_gamma_cnn", "diff_gamma_cnn"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("no_gamma_cnn", "mixed_bfloat16"),
+        pytest.param("no_gamma_cnn", "mixed_float16", marks=pytest.mark.slow),
+        pytest.param("diff_gamma_cnn", "mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("diff_gamma_cnn", "mixed_float16", marks=pytest.mark.slow),
+    ],
+)
 def test_mixed_precision_stays_near_float32(name, precision):
     width = 16  # with fewer channels the rounding errors of a norm do not average out
     step, rows = train(name, precision, width=width)
@@ -59,7 +66,9 @@ def test_float16_scales_its_losses():
     assert step.optimizers.discriminator.inner_optimizer.iterations.numpy() == 2
 
 
-@pytest.mark.parametrize("name", ["no_gamma_cnn", "same_gamma_cnn"])
+@pytest.mark.parametrize(
+    "name", ["no_gamma_cnn", pytest.param("same_gamma_cnn", marks=pytest.mark.slow)]
+)
 def test_xla_computes_the_same(name):
     _, rows = train(name, jit_compile=True)
     _, expected = train(name)

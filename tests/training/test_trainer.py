@@ -68,7 +68,7 @@ def test_only_the_last_five_checkpoints_stay_besides_the_permanent_ones(tmp_path
 
 @pytest.mark.parametrize(
     ("name", "stops"),
-    [("no_gamma_cnn", (1, 2)), ("diff_gamma_cnn", (2,))],
+    [("no_gamma_cnn", (1, 2)), pytest.param("diff_gamma_cnn", (2,), marks=pytest.mark.slow)],
 )
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, name, stops):
     """Same weights, optimisers, u and moving averages, samples, metrics and summaries."""
@@ -164,7 +164,11 @@ def _zero_kernel(layer):
     [
         (("diff_gamma_cnn", "generator", "layer2.deconv2d"), _spoil_weights),
         (("no_gamma_cnn", "discriminator", "layer2.conv2d"), _spoil_u),
-        (("no_gamma_resnet", "discriminator", "layer3.down_resnet.block1.conv2d"), _zero_kernel),
+        pytest.param(
+            ("no_gamma_resnet", "discriminator", "layer3.down_resnet.block1.conv2d"),
+            _zero_kernel,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_spoilt_layer_is_named(tmp_path, monkeypatch, place, harm):
@@ -338,6 +342,7 @@ def test_a_requested_stop_leaves_the_checkpoints_as_they_would_be(tmp_path):
     assert saved[0] == saved[1]
 
 
+@pytest.mark.slow
 def test_a_stop_after_a_damaged_checkpoint_keeps_its_own(tmp_path):
     """The damaged one, of a later iteration, is set aside and no longer taken for the newest."""
     options = {"iteration": 16, "save_checkpoint_freq": 4, "metric_freq": 16, "vis_freq": 3}
