@@ -42,7 +42,7 @@ def main(
         config: the dictionary of its `config.py`, which `--config` replaces.
         folder: the variant's folder; results, logs and data are looked for in it.
         argv: arguments with the program's name first; by default the process's.
-        command: what a job's process executes, by default `python -m common.sweeps.worker`.
+        command: what a job's process executes, by default `common.sweeps.worker`.
 
     Returns:
         The exit status: 0 all jobs are done, 2 something the user must mend, 3 a job failed,

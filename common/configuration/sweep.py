@@ -63,7 +63,7 @@ _SCHEDULER_TYPES = {
 
 @dataclass(frozen=True)
 class Job:
-    """One training run.
+    """One training that a configuration asks for.
 
     Attributes:
         settings: its whole configuration.

@@ -304,18 +304,14 @@ def test_the_same_id_listed_twice_is_refused(sweep, gpu):
 
 
 SCRIPT = """
-import dataclasses, sys
+import sys
 from pathlib import Path
 from common.command_line import main
 from common.variant import Variant
 from tests.configuration.variants import SWEPT, GLOBAL
 from tests.sweeps.light_main import WORKER
 
-@dataclasses.dataclass(frozen=True)
-class MyJob(Variant):
-    name: str = "my_job"
-    network: str = "cnn"
-    loss: str = "hinge"
+MY_JOB = Variant("my_job", network="cnn", loss="hinge", gamma="none")
 
 config = {
     "scheduler_config": {"gpu": GPU},
@@ -324,7 +320,7 @@ config = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main(MyJob(), config, Path(__file__).parent, command=WORKER))
+    sys.exit(main(MY_JOB, config, Path(__file__).parent, command=WORKER))
 """
 
 

@@ -1,6 +1,5 @@
 """The process of a job: how it ends, and what it says then."""
 
-import dataclasses
 import errno
 import importlib
 import io
@@ -117,14 +116,13 @@ def test_users_modules_are_found_in_the_folders_of_the_message_after_all_others(
     for module in ("losses_of_a_user", "json"):
         (tmp_path / f"{module}.py").write_text("NAME = 'mine'")
     message = {"action": "check", "parent": os.getpid(), "search": [str(tmp_path)]}
-    message["variant"] = dataclasses.asdict(NO_GAMMA)
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(message)))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "json")
     monkeypatch.setattr(worker, "die_with", lambda parent: None)
 
-    def check(variant, received):
-        assert (variant, received) == (NO_GAMMA, message)
+    def check(received):
+        assert received == message
         assert importlib.import_module("losses_of_a_user").NAME == "mine"
         assert not hasattr(importlib.import_module("json"), "NAME")
         return 7
@@ -134,7 +132,7 @@ def test_users_modules_are_found_in_the_folders_of_the_message_after_all_others(
 
 
 def test_a_message_without_folders_adds_none(monkeypatch):
-    message = {"action": "check", "parent": 0, "variant": dataclasses.asdict(NO_GAMMA)}
+    message = {"action": "check", "parent": 0}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(message)))
     monkeypatch.setattr(worker, "die_with", lambda parent: None)
     monkeypatch.setattr(worker, "_check", lambda *_: 0)
