@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from common import graph_optimizers
+from common.keras_private import is_multi_worker
 from common.training.divergence import is_diagnosis
 from common.training.errors import WorkerLostError
 
@@ -61,7 +62,7 @@ class CompiledIterations:
         if step.variant.redraw_latents:
             self._latents = self._iterator(pipeline.generator_latents, first_iteration)
         self._tags, self._earlier_tags = (), ()
-        self._is_multi_worker = strategy.extended._in_multi_worker_mode()
+        self._is_multi_worker = is_multi_worker(strategy)
         graph_optimizers.restrain()
         self._compiled = tf.function(
             self._run,
