@@ -29,9 +29,10 @@ setup(
         "no_gamma_resnet",
     ],
     install_requires=[
-        "tensorflow>=2.18",
+        # Bounded from above for what `common/keras_private.py` reads.
+        "tensorflow>=2.18,<2.22",
         "tensorflow-datasets>=4.9.7",
-        "keras>=3.12.4",
+        "keras>=3.12.4,<3.16",
         "numpy>=1.26",
         "scipy>=1.11",
         "pillow>=10",

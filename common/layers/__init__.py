@@ -1,32 +1,44 @@
-"""Keras layers: spectral normalisation (SN, SSN, BSN, BSSN) and TF1's batch normalisation."""
+"""Keras layers: spectral, batch and layer normalisation, and joined convolutions."""
 
 from common.layers.batch_norm import BatchNorm, moving_average_advances
 from common.layers.collapse import collapse
 from common.layers.convolution import MeanPoolingConv2D, ResidualConv2D, UpsamplingConv2D
+from common.layers.convolution_norm import OperatorNormConv2D
+from common.layers.image_wise import layer_that_couples_images
+from common.layers.layer_norm import LayerNorm
 from common.layers.leaky_relu import LeakyReLU
+from common.layers.reparametrized import Gamma, Reparametrized, Unnormalized
 from common.layers.spectral_norm import (
     BidirectionalScaledSN,
-    Gamma,
     SpectralNormalized,
     SpectralNormConv2D,
+    SpectralNormConv2DTranspose,
     SpectralNormDense,
-    power_iteration,
+    SpectralNormEmbedding,
     spectral_layers,
 )
+from common.layers.sum_pooling import SumPooling
 
 __all__ = [
     "BatchNorm",
     "BidirectionalScaledSN",
     "Gamma",
+    "LayerNorm",
     "LeakyReLU",
     "MeanPoolingConv2D",
+    "OperatorNormConv2D",
+    "Reparametrized",
     "ResidualConv2D",
     "SpectralNormConv2D",
+    "SpectralNormConv2DTranspose",
     "SpectralNormDense",
+    "SpectralNormEmbedding",
     "SpectralNormalized",
+    "SumPooling",
+    "Unnormalized",
     "UpsamplingConv2D",
     "collapse",
+    "layer_that_couples_images",
     "moving_average_advances",
-    "power_iteration",
     "spectral_layers",
 ]

@@ -2,15 +2,19 @@
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-_advances = contextvars.ContextVar("moving_average_advances", default=1)
+_advances: contextvars.ContextVar[int] = contextvars.ContextVar(
+    "moving_average_advances", default=1
+)
 
 
 @contextlib.contextmanager
-def moving_average_advances(times):
+def moving_average_advances(times: int) -> Iterator[None]:
     """Sets how many times the moving averages advance in the training-mode calls inside.
 
     A call that serves `n` passes over the same batch advances them `n` times; 0 leaves them as
@@ -48,20 +52,22 @@ class BatchNorm(keras.layers.Layer):
         A tensor of the inputs' shape, in the compute dtype. Statistics are at least float32.
     """
 
-    def __init__(self, momentum=0.9, epsilon=1.001e-5, **kwargs):
+    takes_image_weights = False  # statistics of the batch couple its images
+
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1.001e-5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum
         self.epsilon = epsilon
 
-    def build(self, inputs_shape):
-        weight = {"shape": (inputs_shape[-1],), "autocast": False}
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
+        weight: dict[str, Any] = {"shape": (inputs_shape[-1],), "autocast": False}
         self.gamma = self.add_weight(name="gamma", initializer="ones", **weight)
         self.beta = self.add_weight(name="beta", initializer="zeros", **weight)
         moving = {**weight, "trainable": False, "aggregation": "only_first_replica"}
         self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **moving)
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **moving)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         inputs = tf.cast(inputs, self.compute_dtype)
         if not training:
             return self._normalize(inputs, self.moving_mean, self.moving_variance)
@@ -71,20 +77,20 @@ class BatchNorm(keras.layers.Layer):
         self._advance(mean, unbiased_variance)
         return outputs
 
-    def _normalize(self, inputs, mean, variance):
+    def _normalize(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
         dtype = self.variable_dtype
         factor = self.gamma * tf.math.rsqrt(tf.convert_to_tensor(variance) + self.epsilon)
         outputs = (tf.cast(inputs, dtype) - mean) * factor + self.beta
         return tf.cast(outputs, inputs.dtype)
 
-    def _composed(self, inputs):
+    def _composed(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         axes = list(range(inputs.shape.rank - 1))
         mean, variance = tf.nn.moments(inputs, axes)
         outputs = self._normalize(inputs, mean, variance)
         count = tf.cast(tf.size(inputs) / tf.size(mean), variance.dtype)
         return outputs, mean, variance * count / tf.maximum(count - 1, 1)
 
-    def _fused(self, inputs):
+    def _fused(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         images = inputs if inputs.shape.rank == 4 else inputs[:, None, None, :]
         outputs, mean, unbiased_variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=images,
@@ -97,7 +103,7 @@ class BatchNorm(keras.layers.Layer):
         )
         return tf.reshape(outputs, tf.shape(inputs)), mean, unbiased_variance
 
-    def _advance(self, mean, variance):
+    def _advance(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         # n advances with the same statistics m: old * momentum^n + m * (1 - momentum^n).
         kept = self.momentum ** _advances.get()
         if kept == 1.0:
@@ -106,8 +112,8 @@ class BatchNorm(keras.layers.Layer):
             old = tf.convert_to_tensor(moving)
             moving.assign(old * kept + value * (1.0 - kept))
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}

@@ -14,11 +14,13 @@ In exact arithmetic the results are those of Keras' layers in a row.
 
 import itertools
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+Shape = tuple[int | None, ...]
 
 LOW_RESOLUTION = 16  # positions of the smaller side of the map; 4x4 in the paper's ResNet
 
@@ -26,25 +28,27 @@ LOW_RESOLUTION = 16  # positions of the smaller side of the map; 4x4 in the pape
 _PAIR_OF_WINDOWS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
 
 
-def _by_two_axes(matrix):
+def _by_two_axes(matrix: np.ndarray) -> np.ndarray:
     """Combinations of taps in one dimension, `[t, s]`, as those in two, `[t, t, s * s]`."""
     taps = len(matrix)
     product = np.einsum("ab,cd->acbd", matrix, matrix)
     return product.reshape(taps, taps, -1)
 
 
-def _combine(taps, kernel):
+def _combine(taps: np.ndarray, kernel: tf.Tensor) -> tf.Tensor:
     """New taps `[..., c_in, c_out]`, each a combination `taps[...]` `[9]` of a 3x3 kernel's."""
     flat = tf.reshape(kernel, [9, -1])
     combined = tf.matmul(tf.constant(taps.reshape(-1, 9), kernel.dtype), flat)
     return tf.reshape(combined, [*taps.shape[:-1], *kernel.shape[2:]])
 
 
-def _is_low(height, width):
-    return None not in (height, width) and height * width <= LOW_RESOLUTION
+def _is_low(height: int | None, width: int | None) -> bool:
+    return height is not None and width is not None and height * width <= LOW_RESOLUTION
 
 
-def _unfold(images, size, height, width, corner=(0, 0)):
+def _unfold(
+    images: tf.Tensor, size: int, height: int, width: int, corner: tuple[int, int] = (0, 0)
+) -> tf.Tensor:
     """Patches `[n * height * width, size * size * c]` of `[n, >= top + height + size - 1, ..., c]`,
     the first at a corner `(top, left)`."""
     rows, columns = (range(start, start + size) for start in corner)
@@ -56,17 +60,17 @@ def _unfold(images, size, height, width, corner=(0, 0)):
     return tf.reshape(patches, [-1, patches.shape[-1]])
 
 
-def _pad(images):
+def _pad(images: tf.Tensor) -> tf.Tensor:
     return tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]])
 
 
-def _flat(kernel):
+def _flat(kernel: tf.Tensor) -> tf.Tensor:
     """A kernel `[..., k, k, c_in, c_out]` as matrices `[..., k * k * c_in, c_out]`."""
     *batch, k, _, c_in, c_out = kernel.shape
     return tf.reshape(kernel, [*batch, k * k * c_in, c_out])
 
 
-def _convolve_3x3(images, kernel):
+def _convolve_3x3(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     _, height, width, _ = images.shape
     if not _is_low(height, width):
         return tf.nn.conv2d(images, kernel, 1, "SAME")
@@ -79,7 +83,7 @@ _POOLED = _by_two_axes(0.5 * _PAIR_OF_WINDOWS)
 _POOLED_BLOCKS = _POOLED.reshape(2, 2, 2, 2, 9).transpose(0, 2, 1, 3, 4)
 
 
-def _convolve_3x3_and_pool(images, kernel):
+def _convolve_3x3_and_pool(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     _, height, width, channels = images.shape
     if not _is_low(height and height // 2, width and width // 2):
         return tf.nn.conv2d(images, _combine(_POOLED, kernel), 2, "SAME")
@@ -97,7 +101,7 @@ _PHASES = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
 _PHASES_BY_TWO_AXES = np.einsum("aus,bvt->abuvst", _PHASES, _PHASES).reshape(4, 2, 2, 9)
 
 
-def _upsample_and_convolve_3x3(images, kernel):
+def _upsample_and_convolve_3x3(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     _, height, width, _ = images.shape
     filters = kernel.shape[-1]
     if not _is_low(height, width):
@@ -116,20 +120,20 @@ def _upsample_and_convolve_3x3(images, kernel):
     )
 
 
-def _convolve_1x1(images, kernel):
+def _convolve_1x1(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return tf.nn.conv2d(images, kernel, 1, "SAME")
 
 
-def _convolve_1x1_and_pool(images, kernel):
+def _convolve_1x1_and_pool(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return _convolve_1x1(tf.nn.avg_pool2d(images, 2, 2, "VALID"), kernel)
 
 
-def _upsample_and_convolve_1x1(images, kernel):
+def _upsample_and_convolve_1x1(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     small = _convolve_1x1(images, kernel)
     return tf.repeat(tf.repeat(small, 2, axis=1), 2, axis=2)
 
 
-def _add_bias(outputs, bias):
+def _add_bias(outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """`outputs + bias`, `[n, h, w, c]` and `[c]`, the bias's gradient summed in one way only.
 
     A block's two last biases have the same gradient. On CPUs, TensorFlow 2.21 makes one op of a
@@ -154,10 +158,17 @@ class _ResidualConv2D(keras.layers.Conv2D):
         ValueError: another kernel size or kind of convolution.
     """
 
-    _by_kernel_size: ClassVar[dict[int, Callable]]
+    # Alone it does not weight its kernel's gradient; inside a wrapper that one does.
+    takes_image_weights = False
+    _by_kernel_size: ClassVar[dict[int, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]]
 
-    def __init__(self, filters, kernel_size, **kwargs):
-        fixed = {"strides": (1, 1), "padding": "same", "dilation_rate": (1, 1), "groups": 1}
+    def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs: Any) -> None:
+        fixed: dict[str, Any] = {
+            "strides": (1, 1),
+            "padding": "same",
+            "dilation_rate": (1, 1),
+            "groups": 1,
+        }
         fixed["data_format"] = "channels_last"
         super().__init__(filters, kernel_size, **{**fixed, **kwargs})
         if any(getattr(self, name) != value for name, value in fixed.items()):
@@ -167,13 +178,17 @@ class _ResidualConv2D(keras.layers.Conv2D):
                 f"{type(self).__name__} has a kernel of 1x1 or 3x3. Received: {kernel_size}"
             )
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         outputs = self.convolution_op(inputs, self.kernel)
         if self.use_bias:
             outputs = _add_bias(outputs, tf.cast(self.bias, outputs.dtype))
         return self.activation(outputs)
 
-    def convolution_op(self, inputs, kernel):
+    def convolved_shape(self, input_shape: Shape) -> Shape:
+        """Shape of what the convolution itself takes, where resampling and it are a row."""
+        return input_shape
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The layer's linear map, `[n, h, w, c_in]` and `[k, k, c_in, c_out]` to
         `[n, h', w', c_out]`."""
         outputs = self._by_kernel_size[self.kernel_size[0]](inputs, kernel)
@@ -196,7 +211,11 @@ class UpsamplingConv2D(_ResidualConv2D):
 
     _by_kernel_size: ClassVar = {1: _upsample_and_convolve_1x1, 3: _upsample_and_convolve_3x3}
 
-    def compute_output_shape(self, input_shape):
+    def convolved_shape(self, input_shape: Shape) -> Shape:
+        n, h, w, c = input_shape
+        return (n, h and 2 * h, w and 2 * w, c)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, h, w, _ = input_shape
         return (n, h and 2 * h, w and 2 * w, self.filters)
 
@@ -213,11 +232,11 @@ class MeanPoolingConv2D(_ResidualConv2D):
 
     _by_kernel_size: ClassVar = {1: _convolve_1x1_and_pool, 3: _convolve_3x3_and_pool}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if any(side is not None and side % 2 for side in input_shape[1:3]):
             raise ValueError(f"{self.name}: height and width must be even. Received: {input_shape}")
         super().build(input_shape)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, h, w, _ = input_shape
         return (n, h and h // 2, w and w // 2, self.filters)

@@ -9,14 +9,18 @@ Dividing the loss's own gradient by that derivative would fail where the hinge i
 """
 
 import contextvars
+from collections.abc import Callable
+from types import TracebackType
 
 import tensorflow as tf
 
-_active = contextvars.ContextVar("image_weights", default=None)
+_active: contextvars.ContextVar["ImageWeights | None"] = contextvars.ContextVar(
+    "image_weights", default=None
+)
 
 
 class ImageWeights:
-    """A context in which normalised layers weight their weight gradients image by image.
+    """A context in which wrapped layers weight their weight gradients image by image.
 
     Run the forward and the backward pass inside it, and call `set` between the two:
 
@@ -30,14 +34,14 @@ class ImageWeights:
     layers' variables are the loss's.
     """
 
-    def __init__(self):
-        self._weights = None
+    def __init__(self) -> None:
+        self._weights: tf.Tensor | None = None
 
-    def set(self, weights):
+    def set(self, weights: tf.Tensor) -> None:
         """Sets the weight of each image: a tensor `[n]`, the loss's derivative by its score."""
         self._weights = weights
 
-    def get(self):
+    def get(self) -> tf.Tensor:
         """The weights, `[n]`.
 
         Raises:
@@ -47,37 +51,53 @@ class ImageWeights:
             raise RuntimeError("ImageWeights.set() must be called before the backward pass.")
         return self._weights
 
-    def __enter__(self):
+    def __enter__(self) -> "ImageWeights":
         self._token = _active.set(self)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         _active.reset(self._token)
 
 
-def current_image_weights():
+def current_image_weights() -> ImageWeights | None:
     """The `ImageWeights` whose context the call is in, or None."""
     return _active.get()
 
 
-def weighted_linear(linear, inputs, kernel):
+Map = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Backward = Callable[[tf.Tensor], tuple[tf.Tensor | None, tf.Tensor]]
+
+
+def weighted_linear(linear: Map, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """`linear(inputs, kernel)`, a bilinear map, its kernel gradient weighted image by image.
+
+    Outside an `ImageWeights` context the gradient is the ordinary one.
 
     Args:
         linear: `f(inputs, kernel) -> outputs`, linear in each.
-        inputs: `[n, ...]`.
+        inputs: `[n, ...]`; integers, e.g. of an embedding, have no gradient.
         kernel: of any shape.
     """
     weights = current_image_weights()
+    if weights is None:
+        return linear(inputs, kernel)
 
     @tf.custom_gradient
-    def call(inputs, kernel):
+    def call(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Backward]:
         outputs = linear(inputs, kernel)
+        differentiable = inputs.dtype.is_floating
 
-        def backward(upstream):
-            by_inputs = _gradient(lambda x: linear(x, kernel), inputs, upstream)
+        def backward(upstream: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor]:
+            by_inputs = None
+            if differentiable:
+                by_inputs = _gradient(lambda x: linear(x, kernel), inputs, upstream)
             # The gradient is bilinear in inputs and upstream: the smaller one takes the weights.
-            if _size_per_image(inputs) < _size_per_image(upstream):
+            if differentiable and _size_per_image(inputs) < _size_per_image(upstream):
                 weighted = _times(inputs, weights.get()), upstream
             else:
                 weighted = inputs, _times(upstream, weights.get())
@@ -89,8 +109,8 @@ def weighted_linear(linear, inputs, kernel):
     return call(inputs, kernel)
 
 
-def weighted_bias_add(add, outputs, bias):
-    """`add(outputs, bias)`, the bias' gradient weighted image by image.
+def weighted_bias_add(add: Map, outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """`add(outputs, bias)`, the bias' gradient weighted image by image, as in `weighted_linear`.
 
     Args:
         add: `f(outputs, bias)`, the sum.
@@ -98,10 +118,12 @@ def weighted_bias_add(add, outputs, bias):
         bias: `[c]`.
     """
     weights = current_image_weights()
+    if weights is None:
+        return add(outputs, bias)
 
     @tf.custom_gradient
-    def call(outputs, bias):
-        def backward(upstream):
+    def call(outputs: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Backward]:
+        def backward(upstream: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor]:
             flat = tf.reshape(upstream, [tf.shape(upstream)[0], -1])
             over_images = tf.matmul(tf.cast(weights.get(), flat.dtype)[None], flat)
             over_images = tf.reshape(over_images, tf.concat([[1], tf.shape(upstream)[1:]], 0))
@@ -114,18 +136,20 @@ def weighted_bias_add(add, outputs, bias):
     return call(outputs, bias)
 
 
-def _gradient(function, x, upstream):
+def _gradient(
+    function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, upstream: tf.Tensor
+) -> tf.Tensor:
     with tf.GradientTape() as tape:
         tape.watch(x)
         outputs = function(x)
     return tape.gradient(outputs, x, upstream)
 
 
-def _size_per_image(tensor):
+def _size_per_image(tensor: tf.Tensor) -> float:
     return tensor.shape[1:].num_elements() or float("inf")
 
 
-def _times(tensor, weights):
+def _times(tensor: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """`tensor` `[n, ...]`, that of each image multiplied by the image's weight."""
     shape = [-1] + [1] * (tensor.shape.rank - 1)
     return tensor * tf.reshape(tf.cast(weights, tensor.dtype), shape)

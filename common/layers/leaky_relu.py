@@ -1,5 +1,8 @@
 """Leaky ReLU whose second derivative costs nothing."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -18,29 +21,31 @@ class LeakyReLU(keras.layers.Layer):
         slope: of the negative side, in (0, 1).
     """
 
-    def __init__(self, slope, **kwargs):
+    takes_image_weights = True
+
+    def __init__(self, slope: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 < slope < 1:
             raise ValueError(f"`slope` must be between 0 and 1. Received: slope={slope!r}")
         self.slope = float(slope)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return _leaky_relu(inputs, self.slope)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "slope": self.slope}
 
 
-def _leaky_relu(inputs, slope):
+def _leaky_relu(inputs: tf.Tensor, slope: float) -> tf.Tensor:
     @tf.custom_gradient
-    def call(inputs):
+    def call(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
         outputs = tf.nn.leaky_relu(inputs, slope)
 
         @tf.custom_gradient
-        def chain(upstream):
+        def chain(upstream: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
             # The sign of the outputs is that of the inputs.
             back = tf.raw_ops.LeakyReluGrad(gradients=upstream, features=outputs, alpha=slope)
             return back, chain

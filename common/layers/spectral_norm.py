@@ -8,260 +8,224 @@ estimate of a spectral norm by one power iteration from a stored vector `u`:
 Gradients flow through all of it, `v` and `u'` included. `u` is a constant of the forward pass: it
 moves to `u'` only when `advance_u()` is called, which a training step does once after every
 discriminator update (specification, section 1; Miyato et al. 2018, algorithm 1).
+
+Other implementations differ in the number of iterations, in what is constant, in when `u` moves and
+in `l2`; each of these is an option.
 """
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
 
-from common.layers.image_weights import (
-    current_image_weights,
-    weighted_bias_add,
-    weighted_linear,
+from common.keras_private import all_layers
+from common.layers.linear_maps import flatten_kernel
+from common.layers.power_iteration import (
+    Epsilon,
+    Estimate,
+    Gradient,
+    Matrix,
+    Operator,
+    PowerIteration,
+    estimate_from_both,
+    one_of,
 )
+from common.layers.reparametrized import Reparametrized
 
-_L2_EPSILON = 1e-12
-
-
-def _l2_normalize(x):
-    return x / (tf.sqrt(tf.reduce_sum(tf.square(x))) + _L2_EPSILON)
+Advance = Literal["update", "pass"]
 
 
-def power_iteration(matrix, u):
-    """One differentiable power iteration.
-
-    Args:
-        matrix: `[m, n]`, float32 or float64.
-        u: `[1, n]`, same dtype, any non-zero vector.
-
-    Returns:
-        `(sigma, u_next)`: the scalar estimate of the matrix's spectral norm, never above it, and
-        the next right singular vector estimate, `[1, n]` of unit length.
-    """
-    v = _l2_normalize(tf.matmul(u, matrix, transpose_b=True))
-    vm = tf.matmul(v, matrix)
-    u_next = _l2_normalize(vm)
-    return tf.reduce_sum(vm * u_next), u_next
-
-
-@keras.saving.register_keras_serializable(package="bsn")
-class Gamma(keras.layers.Layer):
-    """A trainable scalar, initially 1, that several normalised layers of a model may share.
-
-    It is a layer of its own, so that the sharing is a part of the model's graph and survives
-    saving, loading and cloning the model:
-
-        gamma = Gamma()(inputs)
-        x = SpectralNormConv2D(Conv2D(64, 3), gamma=True)(inputs, gamma=gamma)
-        x = SpectralNormConv2D(Conv2D(64, 3), gamma=True)(x, gamma=gamma)
-
-    Call arguments:
-        inputs: any tensor of the model. It ties the scalar to the graph; its values are unused.
-
-    Returns:
-        The scalar, shape `()`, in the layer's variable dtype (float32 under mixed precision).
-    """
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-
-    def build(self, inputs_shape):
-        del inputs_shape
-        self.gamma = self.add_weight(name="gamma", shape=(), initializer="ones", autocast=False)
-
-    def call(self, inputs):
-        del inputs
-        return tf.convert_to_tensor(self.gamma)
-
-
-class SpectralNormalized(keras.layers.Wrapper):
+class SpectralNormalized(Reparametrized):
     """What the normalising wrappers share; use one of the subclasses.
 
     Args:
         layer: the `keras.layers` layer to normalise, of the class the subclass is for.
         scale: constant factor on the normalised weight (SSN, BSSN); not on the bias.
-        gamma: whether a trainable scalar multiplies the normalised weight **and** the bias. It is
-            the layer's own unless a shared one (see `Gamma`) is passed at every call.
-        u_seed: optional integer that makes the initial `u` reproducible.
-        **kwargs: as of `keras.layers.Layer`. Inputs are cast to the wrapped layer's compute dtype,
-            which is that of the outputs; a `dtype` given here has no effect.
+        gamma: as in `Reparametrized`.
+        u_seed: optional integer that makes the initial `u` (and `v`) reproducible.
+        iterations: power iterations of each estimate, at least 1.
+        gradient: "through" the vectors `u'` and `v` (the paper's), or with both "constant"
+            (PyTorch's, Keras'); see `PowerIteration`.
+        advance: when `u` moves on. "update": when `advance_u()` is called (the paper's). "pass": at
+            the start of every training-mode pass, the generator step's included; the pass uses
+            sigma of the new vectors, which are both stored, and an evaluation-mode pass uses
+            `v W2 u^T` of those stored and the current weights (PyTorch's; SN-DCGAN's and
+            SNGAN-PROJ's specifications, section 1). The initial `u` is a truncated standard normal
+            with "update"; with "pass" `u` and `v` are standard normals divided by their norms.
+        epsilon: how 1e-12 enters `l2`: "added" to the norm (the paper's) or as its "maximum" with
+            it (PyTorch's).
+        **kwargs: as in `Reparametrized`.
 
-    Call arguments:
-        inputs: as of the wrapped layer.
-        gamma: optional scalar tensor used in place of the layer's own.
+    Call arguments and errors as in `Reparametrized`, and:
 
     Raises:
-        TypeError: `layer` is of another class.
-        ValueError: `scale` is not a positive finite number, or the wrapped layer has LoRA enabled.
+        ValueError: an option has none of its values.
     """
 
-    wraps: type[keras.layers.Layer]
-    _u_names = ("u",)
+    _u_names: ClassVar[tuple[str, ...]] = ("u",)
 
-    def __init__(self, layer, scale=1.0, gamma=False, u_seed=None, **kwargs):
-        if not isinstance(layer, self.wraps):
-            raise TypeError(
-                f"{type(self).__name__} normalises a {self.wraps.__name__} layer. "
-                f"Received: layer={layer!r} of type {type(layer).__name__}"
-            )
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"`scale` must be positive and finite. Received: scale={scale!r}")
-        # The estimate needs the weights in full precision, so Keras must not cast them on reading,
-        # which it does in layers whose policy is mixed. `call` casts to the wrapped layer's.
-        kwargs["dtype"] = layer.variable_dtype
-        super().__init__(layer, autocast=False, **kwargs)
-        self.scale = float(scale)
-        self.gamma = bool(gamma)
+    def __init__(
+        self,
+        layer: keras.Layer,
+        scale: float = 1.0,
+        gamma: bool = False,
+        u_seed: int | None = None,
+        *,
+        iterations: int = 1,
+        gradient: Gradient = "through",
+        advance: Advance = "update",
+        epsilon: Epsilon = "added",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(layer, scale, gamma, **kwargs)
+        one_of("advance", advance, ("update", "pass"))
         self.u_seed = u_seed
+        self.advance = advance
+        self._power_iteration = PowerIteration(iterations, gradient, epsilon)
 
-    def build(self, inputs_shape, gamma_shape=None):
-        super().build(inputs_shape)
-        if getattr(self.layer, "lora_enabled", False):
-            raise ValueError(f"{self.name}: a layer with LoRA enabled cannot be normalised.")
-        for index, (name, matrix) in enumerate(zip(self._u_names, self._matrices(), strict=True)):
-            seed = None if self.u_seed is None else self.u_seed + index
-            u = self.add_weight(
-                name=name,
-                shape=(1, matrix.shape[-1]),
-                dtype=self._estimate_dtype(),
-                initializer=keras.initializers.TruncatedNormal(stddev=1.0, seed=seed),
-                trainable=False,
-                autocast=False,
-                # Every replica computes the same value from the same weights.
-                aggregation="only_first_replica",
-            )
+    def _build_factor(self, inputs_shape: tuple[int | None, ...]) -> None:
+        operators = self._operators()
+        for index, (name, operator) in enumerate(zip(self._u_names, operators, strict=True)):
             # An attribute each: TensorFlow's checkpoints do not see variables in a list.
+            u = self._add_vector(name, operator.output_shape, index)
             setattr(self, f"_{name}", u)
-        self.own_gamma = None
-        if self.gamma and gamma_shape is None:
-            self.own_gamma = self.add_weight(name="gamma", shape=(), initializer="ones")
+            if self.advances_in_passes:
+                v = self._add_vector(_v(name), operator.input_shape, index + len(operators))
+                setattr(self, f"_{_v(name)}", v)
+
+    def _add_vector(self, name: str, shape: tuple[int, ...], index: int) -> keras.Variable:
+        seed = None if self.u_seed is None else self.u_seed + index
+        initializer = _unit_normal if self.advances_in_passes else _truncated_normal
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            dtype=self._full_precision_dtype(),
+            initializer=initializer(seed),
+            trainable=False,
+            autocast=False,
+            # Every replica computes the same value from the same weights.
+            aggregation="only_first_replica",
+        )
 
     @property
-    def u(self):
+    def advances_in_passes(self) -> bool:
+        """Whether every training-mode pass moves `u`, so that no two of them have one sigma."""
+        return self.advance == "pass"
+
+    @property
+    def u(self) -> list[keras.Variable]:
         """The stored vectors, variables `[1, n]`: one for SN, two for BSN."""
         return [getattr(self, f"_{name}") for name in self._u_names]
 
-    def _matricizations(self, kernel):
-        """The kernel as matrices `[m, n]`, one for each stored `u`, whose norms are estimated."""
-        raise NotImplementedError
+    @property
+    def v(self) -> list[keras.Variable]:
+        """The other vectors, `[1, m]`, one for each `u`, where `advances_in_passes`; else none."""
+        if not self.advances_in_passes:
+            return []
+        return [getattr(self, f"_{_v(name)}") for name in self._u_names]
 
-    def _estimate_dtype(self):
-        return "float64" if self.variable_dtype == "float64" else "float32"
+    def _operators(self) -> list[Operator]:
+        """The linear maps, one for each stored `u`, whose norms are estimated."""
+        return [Matrix(matrix) for matrix in self._matricizations(self._kernel())]
 
-    def _matrices(self):
-        kernel = tf.cast(tf.convert_to_tensor(self.layer.kernel), self._estimate_dtype())
-        return self._matricizations(kernel)
+    def _matricizations(self, kernel: tf.Tensor) -> list[tf.Tensor]:
+        """The kernel as matrices `[m, n]`, one for each stored `u`."""
+        return [self._map.matrix(kernel)]
 
-    def _estimates(self):
-        """`[(sigma, u_next), ...]`, one pair for each stored `u`."""
+    def _iterate(self) -> list[Estimate]:
+        """The estimates, one for each stored `u`, by power iteration from it."""
         return [
-            power_iteration(matrix, tf.convert_to_tensor(u))
-            for matrix, u in zip(self._matrices(), self.u, strict=True)
+            self._power_iteration(operator, tf.convert_to_tensor(u))
+            for operator, u in zip(self._operators(), self.u, strict=True)
         ]
 
-    def sigma(self):
-        """The normaliser: mean of the spectral norm estimates from the stored `u`. Scalar."""
-        sigmas = [sigma for sigma, _ in self._estimates()]
-        return tf.add_n(sigmas) / len(sigmas)
+    def _estimates(self) -> list[Estimate]:
+        """The estimates of a pass that stores nothing."""
+        if not self.advances_in_passes:
+            return self._iterate()
+        return [
+            estimate_from_both(operator, tf.convert_to_tensor(u), tf.convert_to_tensor(v))
+            for operator, u, v in zip(self._operators(), self.u, self.v, strict=True)
+        ]
 
-    def sigmas(self):
+    def _factor(self, training: bool) -> tf.Tensor:
+        if not (training and self.advances_in_passes):
+            return self.scale / self.sigma()
+        estimates = self._iterate()
+        for u, v, estimate in zip(self.u, self.v, estimates, strict=True):
+            u.assign(estimate.u)
+            v.assign(estimate.v)
+        return self.scale / _mean(estimates)
+
+    def sigma(self) -> tf.Tensor:
+        """The normaliser: mean of the spectral norm estimates from what is stored. Scalar."""
+        return _mean(self._estimates())
+
+    def sigmas(self) -> list[tf.Tensor]:
         """What the summaries show: `[sigma]` for SN, `[mean, sigma1, sigma2]` for BSN. Scalars."""
-        sigmas = [sigma for sigma, _ in self._estimates()]
-        return sigmas if len(sigmas) == 1 else [tf.add_n(sigmas) / len(sigmas), *sigmas]
+        estimates = self._estimates()
+        sigmas = [estimate.sigma for estimate in estimates]
+        return sigmas if len(sigmas) == 1 else [_mean(estimates), *sigmas]
 
-    def advance_u(self):
-        """Replaces each stored `u` by `u'` of the current weights.
+    def advance_u(self) -> None:
+        """Replaces each stored `u` by `u'` of the current weights, unless passes do.
 
         To be called after a discriminator update, and never by a generator step.
         """
-        for u, (_, u_next) in zip(self.u, self._estimates(), strict=True):
-            u.assign(u_next)
+        if self.advances_in_passes:
+            return
+        for u, estimate in zip(self.u, self._iterate(), strict=True):
+            u.assign(estimate.u)
 
-    def normalized_weights(self, gamma=None):
-        """The kernel and bias that `call` applies, differentiable, at least in float32.
-
-        Args:
-            gamma: optional scalar tensor used in place of the layer's own.
-
-        Returns:
-            `(scale * gamma * W / sigma, gamma * bias)`; the bias is None where there is none.
-        """
-        dtype = self._estimate_dtype()
-        kernel = tf.cast(tf.convert_to_tensor(self.layer.kernel), dtype)
-        factor = self.scale / self.sigma()
-        bias = self.layer.bias
-        bias = None if bias is None else tf.cast(tf.convert_to_tensor(bias), dtype)
-        if gamma is None and self.own_gamma is not None:
-            gamma = tf.convert_to_tensor(self.own_gamma)
-        if gamma is not None:
-            gamma = tf.cast(gamma, dtype)
-            factor *= gamma
-            bias = None if bias is None else gamma * bias
-        return factor * kernel, bias
-
-    def _linear(self, inputs, kernel):
-        """The wrapped layer's linear map with another kernel."""
-        raise NotImplementedError
-
-    def _add_bias(self, outputs, bias):
-        return outputs + bias
-
-    def call(self, inputs, gamma=None):
-        if self.gamma and gamma is None and self.own_gamma is None:
-            raise ValueError(
-                f"{self.name} was built with a shared gamma; pass it at every call (gamma=...)."
-            )
-        kernel, bias = self.normalized_weights(gamma)
-        outputs = self._affine(*(self._to_compute_dtype(x) for x in (inputs, kernel, bias)))
-        return self.layer.activation(outputs)
-
-    def _to_compute_dtype(self, tensor):
-        return None if tensor is None else tf.cast(tensor, self.layer.compute_dtype)
-
-    def _affine(self, inputs, kernel, bias):
-        if current_image_weights() is None:
-            outputs = self._linear(inputs, kernel)
-            return outputs if bias is None else self._add_bias(outputs, bias)
-        outputs = weighted_linear(self._linear, inputs, kernel)
-        return outputs if bias is None else weighted_bias_add(self._add_bias, outputs, bias)
-
-    def compute_output_shape(self, inputs_shape, gamma_shape=None):
-        del gamma_shape
-        return self.layer.compute_output_shape(inputs_shape)
-
-    def get_config(self):
-        own = {"scale": self.scale, "gamma": self.gamma, "u_seed": self.u_seed}
-        return {**super().get_config(), **own}
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "u_seed": self.u_seed,
+            "iterations": self._power_iteration.iterations,
+            "gradient": self._power_iteration.gradient,
+            "advance": self.advance,
+            "epsilon": self._power_iteration.epsilon,
+        }
 
 
-class _SpectralNormalizedConv2D(SpectralNormalized):
-    wraps = keras.layers.Conv2D
-
-    def _linear(self, inputs, kernel):
-        return self.layer.convolution_op(inputs, kernel)
-
-    def _add_bias(self, outputs, bias):
-        data_format = "NHWC" if self.layer.data_format == "channels_last" else "NCHW"
-        return tf.nn.bias_add(outputs, bias, data_format)
+def _v(u_name: str) -> str:
+    """The name of the vector that belongs to a `u`: v of u, v1 of u1."""
+    return u_name.replace("u", "v")
 
 
-def _flatten_kernel(kernel):
-    return tf.reshape(kernel, [-1, kernel.shape[-1]])
+def _mean(estimates: list[Estimate]) -> tf.Tensor:
+    return tf.add_n([estimate.sigma for estimate in estimates]) / len(estimates)
+
+
+def _truncated_normal(seed: int | None) -> keras.Initializer:
+    return keras.initializers.TruncatedNormal(stddev=1.0, seed=seed)
+
+
+def _unit_normal(seed: int | None) -> Callable[..., tf.Tensor]:
+    normal = keras.initializers.RandomNormal(stddev=1.0, seed=seed)
+
+    def initialize(shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
+        vector = normal(shape, dtype)
+        return vector / tf.norm(vector)
+
+    return initialize
 
 
 @keras.saving.register_keras_serializable(package="bsn")
-class SpectralNormConv2D(_SpectralNormalizedConv2D):
+class SpectralNormConv2D(SpectralNormalized):
     """SN and SSN of a `Conv2D`: the kernel as one matrix `[kh * kw * c_in, c_out]`.
 
     Arguments, calls and errors as in `SpectralNormalized`. With `scale=1` it is SN, otherwise SSN
     (paper, section 5; specification, section 1).
     """
 
-    def _matricizations(self, kernel):
-        return [_flatten_kernel(kernel)]
+    takes_image_weights = True
+    wraps = (keras.layers.Conv2D,)
 
 
 @keras.saving.register_keras_serializable(package="bsn")
-class BidirectionalScaledSN(_SpectralNormalizedConv2D):
+class BidirectionalScaledSN(SpectralNormalized):
     """BSN and BSSN of a `Conv2D`: `sigma` is the mean of two independent estimates.
 
     The first is SN's, of `[kh * kw * c_in, c_out]`; the second of the kernel with its last two
@@ -270,11 +234,13 @@ class BidirectionalScaledSN(_SpectralNormalizedConv2D):
     specification, section 1).
     """
 
+    takes_image_weights = True
+    wraps = (keras.layers.Conv2D,)
     _u_names = ("u1", "u2")
 
-    def _matricizations(self, kernel):
+    def _matricizations(self, kernel: tf.Tensor) -> list[tf.Tensor]:
         exchanged = tf.transpose(kernel, [0, 1, 3, 2])
-        return [_flatten_kernel(kernel), _flatten_kernel(exchanged)]
+        return [flatten_kernel(kernel), flatten_kernel(exchanged)]
 
 
 @keras.saving.register_keras_serializable(package="bsn")
@@ -284,17 +250,35 @@ class SpectralNormDense(SpectralNormalized):
     Arguments, calls and errors as in `SpectralNormalized` (specification, section 1).
     """
 
-    wraps = keras.layers.Dense
-
-    def _matricizations(self, kernel):
-        return [kernel]
-
-    def _linear(self, inputs, kernel):
-        return (
-            tf.matmul(inputs, kernel) if inputs.shape.rank == 2 else tf.tensordot(inputs, kernel, 1)
-        )
+    takes_image_weights = True
+    wraps = (keras.layers.Dense,)
 
 
-def spectral_layers(model):
+@keras.saving.register_keras_serializable(package="bsn")
+class SpectralNormConv2DTranspose(SpectralNormalized):
+    """SN and SSN of a `Conv2DTranspose`, for a generator: a matrix `[kh * kw * c_in, c_out]`.
+
+    The kernel is `[kh, kw, c_out, c_in]`. Arguments, calls and errors as in `SpectralNormalized`
+    (SN-DCGAN's specification, section 1).
+    """
+
+    takes_image_weights = True
+    wraps = (keras.layers.Conv2DTranspose,)
+
+
+@keras.saving.register_keras_serializable(package="bsn")
+class SpectralNormEmbedding(SpectralNormalized):
+    """SN and SSN of an `Embedding`: its rows, one for each class, as the columns of `W2`.
+
+    The embeddings are `[classes, c]` and `W2` is their transpose, so that `u` is `[1, classes]` and
+    `v` is `[1, c]`, as in PyTorch. Inputs are integers in [0, classes). Arguments, calls and errors
+    as in `SpectralNormalized` (SNGAN-PROJ's specification, section 1).
+    """
+
+    takes_image_weights = True
+    wraps = (keras.layers.Embedding,)
+
+
+def spectral_layers(model: keras.Model) -> list[SpectralNormalized]:
     """The normalised layers of a Keras model, in the order of its layers."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, SpectralNormalized)]
+    return [layer for layer in all_layers(model) if isinstance(layer, SpectralNormalized)]

@@ -37,6 +37,7 @@ class CompiledIterations:
         strategy: a `tf.distribute.Strategy`, under whose scope the step's models were built.
         step: the `PlainStep` or `FusedStep`.
         pipeline: the `BatchPipeline`.
+        n_dis: discriminator steps per iteration.
         first_iteration: id of the first iteration to run; the others follow in order.
     """
 
@@ -45,12 +46,14 @@ class CompiledIterations:
         strategy: tf.distribute.Strategy,
         step: PlainStep,
         pipeline: BatchPipeline,
+        n_dis: int,
         first_iteration: int,
     ) -> None:
         self._strategy = strategy
         self._step = step
         self._settings = step.settings
         self._pipeline = pipeline
+        self._n_dis = n_dis
         self._next = first_iteration
         self._batches = self._iterator(pipeline.discriminator_batches, first_iteration)
         self._generator_batches = None
@@ -144,7 +147,7 @@ class CompiledIterations:
 
     def _earlier_steps(self) -> tf.Tensor:
         """All discriminator steps but the last, `[n_dis - 1, ...]`."""
-        count = self._settings.n_dis - 1
+        count = self._n_dis - 1
         if count == 0:
             return tf.zeros([0, 0], keras.config.floatx())
         results = tf.TensorArray(keras.config.floatx(), size=count)

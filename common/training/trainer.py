@@ -123,7 +123,10 @@ class Trainer:
     def _train(self, done: int) -> None:
         """Trains all iterations after `done`."""
         total = self._settings.iteration
-        iterations = CompiledIterations(self._strategy, self._step, self._pipeline, done + 1)
+        n_dis = self._settings.n_dis
+        iterations = CompiledIterations(
+            self._strategy, self._step, self._pipeline, n_dis, done + 1
+        )
         planner = ChunkPlanner(self._chunk_ends_at, iterations.common_limit)
         progress = ProgressFile(self._folder.progress_path, total, done + 1)
         with self._progress_bar(done) as bar:

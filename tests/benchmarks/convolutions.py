@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from common.layers.spectral_norm import SpectralNormalized
+from common.layers import Reparametrized
 
 _PASSES = ("forward", "by_inputs", "by_kernel")
 
@@ -67,7 +67,7 @@ def _linear_layers(model):
     """`(layer, shape of an image's inputs)` of the layers that have kernels, unwrapped."""
     kinds = (keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Dense)
     for layer in model.layers:
-        inner = layer.layer if isinstance(layer, SpectralNormalized) else layer
+        inner = layer.layer if isinstance(layer, Reparametrized) else layer
         if isinstance(inner, kinds):
             inputs = layer.input[0] if isinstance(layer.input, (list, tuple)) else layer.input
             yield inner, tuple(inputs.shape[1:])

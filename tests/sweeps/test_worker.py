@@ -41,14 +41,14 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
 )
 def test_how_a_job_ends_is_its_exit_status(tmp_path, monkeypatch, caplog, error, code):
     def train(*arguments):
-        assert arguments[:3] == (NO_GAMMA, SETTINGS, folder)
+        assert arguments[:2] == (SETTINGS, folder)
         if error:
             raise error
 
     folder = RunFolder(tmp_path / "run-0,")
     monkeypatch.setattr(run, "train_job", train)
     with caplog.at_level("INFO"):
-        found = worker.train_one(NO_GAMMA, SETTINGS, folder, "resources", lambda: False)
+        found = worker.train_one(SETTINGS, folder, "resources", lambda: False)
     assert found == (code, error)
     assert error is None or str(error) in caplog.messages[-1]
 
@@ -56,14 +56,14 @@ def test_how_a_job_ends_is_its_exit_status(tmp_path, monkeypatch, caplog, error,
 def test_a_job_that_is_stopped_before_it_begins_is_not_begun(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "train_job", lambda *_: pytest.fail("trained"))
     folder = RunFolder(tmp_path)
-    code, _ = worker.train_one(NO_GAMMA, SETTINGS, folder, "resources", lambda: True)
+    code, _ = worker.train_one(SETTINGS, folder, "resources", lambda: True)
     assert code == 75
 
 
 def test_a_defect_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "train_job", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        worker.train_one(NO_GAMMA, SETTINGS, RunFolder(tmp_path), "resources", lambda: False)
+        worker.train_one(SETTINGS, RunFolder(tmp_path), "resources", lambda: False)
 
 
 STOP = """

@@ -25,7 +25,7 @@ def optimized_graphs(variant, devices=1):
     with strategy.scope():
         step = small_step(settings, 3)
     pipeline = BatchPipeline(noise_source(step.discriminator.input_shape[1]), settings, 5)
-    iterations = CompiledIterations(strategy, step, pipeline, 0)
+    iterations = CompiledIterations(strategy, step, pipeline, settings.n_dis, 0)
     context.context().enable_graph_collection()
     try:
         iterations.run(2)

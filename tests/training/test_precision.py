@@ -24,7 +24,7 @@ def train(name, precision="float32", jit_compile=False, iterations=4, width=2):
     step = small_step(settings, 3)
     pipeline = BatchPipeline(noise_source(step.generator.output_shape[1]), settings, root_seed=5)
     strategy = tf.distribute.get_strategy()
-    compiled = CompiledIterations(strategy, step, pipeline, 0)
+    compiled = CompiledIterations(strategy, step, pipeline, settings.n_dis, 0)
     return step, [row.scalars for row in compiled.run(iterations)]
 
 

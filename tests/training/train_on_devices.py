@@ -45,7 +45,7 @@ def main(name, devices, mode, output):
         step.generator.build((None, settings.latent_dim))
     source = noise_source(step.discriminator.input_shape[1])
     pipeline = BatchPipeline(source, settings, BATCH_SEED)
-    rows = CompiledIterations(strategy, step, pipeline, 0).run(ITERATIONS)
+    rows = CompiledIterations(strategy, step, pipeline, settings.n_dis, 0).run(ITERATIONS)
     weights = {
         f"{model.name}/{v.path}": _same_on_all_replicas(strategy, v)
         for model in (generator, step.discriminator)
