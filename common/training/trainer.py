@@ -124,9 +124,7 @@ class Trainer:
         """Trains all iterations after `done`."""
         total = self._settings.iteration
         n_dis = self._settings.n_dis
-        iterations = CompiledIterations(
-            self._strategy, self._step, self._pipeline, n_dis, done + 1
-        )
+        iterations = CompiledIterations(self._strategy, self._step, self._pipeline, n_dis, done + 1)
         planner = ChunkPlanner(self._chunk_ends_at, iterations.common_limit)
         progress = ProgressFile(self._folder.progress_path, total, done + 1)
         with self._progress_bar(done) as bar:

@@ -117,7 +117,9 @@ def test_chunks_change_nothing_and_nothing_is_traced_again():
     def run(counts):
         step = small_step(settings, SEED)
         pipeline = BatchPipeline(noise_source(8), settings, SEED)
-        iterations = CompiledIterations(tf.distribute.get_strategy(), step, pipeline, settings.n_dis, 0)
+        iterations = CompiledIterations(
+            tf.distribute.get_strategy(), step, pipeline, settings.n_dis, 0
+        )
         rows = [row for count in counts for row in iterations.run(count)]
         assert iterations._compiled.experimental_get_tracing_count() == 1
         return rows
