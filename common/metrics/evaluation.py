@@ -286,10 +286,9 @@ class Evaluator:
         for reads, metrics in built.items():
             passes.setdefault(self._embedders[reads], []).extend(metrics)
         for embedder, metrics in passes.items():
-            total = max((metric.num_samples for metric in metrics), default=0)
             if not metrics:
                 continue
-            start = 0
+            start, total = 0, max(metric.num_samples for metric in metrics)
             for features, logits in embedder.batches(samples, np.arange(total), samples.name):
                 for metric in metrics:
                     wanted = max(metric.num_samples - start, 0)
