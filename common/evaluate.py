@@ -104,6 +104,12 @@ def _define_flags(values: flags.FlagValues) -> None:
     for name, (number, text) in integers.items():
         least = 0 if name == "seed" else 1
         flags.DEFINE_integer(name, number, text, lower_bound=least, flag_values=values)
+    flags.DEFINE_multi_string(
+        "trust",
+        [],
+        "MODULE: import this module of your own, which a run's record names; may be repeated",
+        flag_values=values,
+    )
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
 
 
@@ -139,7 +145,7 @@ def _evaluate_run(values: flags.FlagValues) -> dict[str, Any]:
         recorded_metrics,
     )
 
-    run = TrainedRun(values.run)
+    run = TrainedRun(values.run, values.trust)
     names: Sequence[str] = parse_metrics(values.metrics) if values.metrics else ()
     network = values.feature_network
     if not (values.metrics and network):
@@ -157,7 +163,7 @@ def _evaluate_run(values: flags.FlagValues) -> dict[str, Any]:
         inception_sha256=values.inception_sha256,
         cache_dir=values.cache_dir,
     )
-    table, added = fill_metrics(values.run, options)
+    table, added = fill_metrics(run, options)
     rows = {str(i): table.row(i) for i in table.ids}
     _print_table(rows)
     return {"run": values.run, "added": added, "rows": rows}
@@ -227,7 +233,7 @@ def _open_set(text: str, values: flags.FlagValues) -> Any:
             f"the set {text!r} has no name; name a file or folder, such as {path}/images"
         )
     if holds_models(path):
-        return open_models(path).images(values.samples, values.seed)
+        return open_models(path, values.trust).images(values.samples, values.seed)
     if not path.exists():
         raise UserError(
             f"{text}: no such file, folder or checkpoint, and no data set of that name "

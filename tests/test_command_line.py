@@ -195,7 +195,7 @@ def test_results_of_the_original_are_refused(run, tmp_path, arguments):
 def test_an_unknown_metric_is_refused_before_any_job(run, tmp_path):
     result = run("--metrics=is,nope", "--only=run=0")
     assert result.returncode == 2
-    assert "error: metric='nope': unknown. Known: is, fid, kid, prdc. " in result.stderr
+    assert "error: metric='nope': the value must be one of is, fid, kid, prdc; " in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

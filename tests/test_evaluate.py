@@ -315,7 +315,7 @@ def test_undefined_values_are_null_in_json(evaluate, tmp_path, monkeypatch):
         (["--run=x", "digits"], "exclude each other"),
         (["--run=x", "--seed=1"], "--seed is not for --run"),
         (["--run=x", "--protocol=mmgen"], "--protocol is not for --run"),
-        (["digits", "--protocol=other"], "protocol='other': unknown. Known: bsn, mmgen"),
+        (["digits", "--protocol=other"], "protocol='other': the value must be one of bsn, mmgen"),
         (["digits", "--metrics=lpips"], "metric='lpips': unknown"),
         (["digits", "--metrics=fid"], "fid cannot be computed against nothing"),
         (["digits", "--samples=0"], "samples"),

@@ -249,6 +249,22 @@ class Settings:
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 
+def own_paths(values: Values) -> list[str]:
+    """The import paths among the choices of a job's `{key: value}`: those of users' own rows.
+
+    Nothing is imported.
+    """
+    return [
+        value
+        for name, value in values.items()
+        if name in FIELDS
+        and isinstance(rows := FIELDS[name].metadata["checks"].get("choices"), Choices)
+        and isinstance(value, str)
+        and value not in rows
+        and ":" in value
+    ]
+
+
 def type_of(name: str) -> type:
     """The declared type of a key; where its default is None, it may be None, too."""
     declared = FIELDS[name].type
@@ -347,7 +363,8 @@ def complete_record(recorded: Values, defaults: Values) -> dict[str, Any]:
         if value is not None or name not in FIELDS or FIELDS[name].default is None
     }
     complete = {**all_defaults, **known}
-    if complete.get("penalty") is None and "loss" in complete:
+    # Records may be anybody's: nothing that one names is imported.
+    if complete.get("penalty") is None and complete.get("loss") in tuple(LOSSES):
         complete["penalty"] = penalty_of(complete)
     return complete
 

@@ -15,8 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from common.choices import Choices, own_module
-from common.configuration.settings import FIELDS, Settings
+from common.choices import own_module
+from common.configuration.settings import Settings, own_paths
 from common.data import DATASETS, ImageSource, open_source
 from common.errors import UserError
 from common.metrics import PROTOCOLS, open_network
@@ -224,7 +224,7 @@ def check_job(settings: Settings, resources: Resources, replicas: int) -> None:
             f"num_gpus={settings.num_gpus}, and the job's entry of `gpu` in config.py names "
             f"{replicas} device(s): make them agree."
         )
-    if settings.step == "fused" or own_rows(settings):
+    if settings.step == "fused" or own_paths(dataclasses.asdict(settings)):
         resources.check_networks(settings)
     resources.feature_network(settings)
 
@@ -345,21 +345,11 @@ def _conditions(settings: Settings, source: ImageSource) -> dict[str, Any]:
         conditions["image_shape"] = list(source.image_shape)
     if row.labelled:
         conditions["labels"] = {"classes": source.classes, "sha256": source.labels_sha256}
-    if rows := own_rows(settings):
+    if rows := own_paths(dataclasses.asdict(settings)):
         conditions["own"] = {
             path: hashlib.sha256(own_module(path).read_bytes()).hexdigest() for path in rows
         }
     return conditions
-
-
-def own_rows(settings: Settings) -> list[str]:
-    """The import paths among a job's choices: those that are the user's own."""
-    return [
-        getattr(settings, name)
-        for name, field in FIELDS.items()
-        if isinstance(rows := field.metadata["checks"].get("choices"), Choices)
-        and getattr(settings, name) not in rows
-    ]
 
 
 def set_precision(policy: str) -> None:

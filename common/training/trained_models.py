@@ -1,6 +1,6 @@
 """What a path names of trained networks: a run, one of its checkpoints, an exported generator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def holds_models(path: Path) -> bool:
         raise UserError(f"{path}: {error.strerror}") from error
 
 
-def open_models(path: Path) -> TrainedModels:
+def open_models(path: Path, trusted: Collection[str] = ()) -> TrainedModels:
     """Opens trained networks.
 
     Args:
@@ -91,13 +91,14 @@ def open_models(path: Path) -> TrainedModels:
             `serving_default` has one input and one output. The author of an export must be
             trusted: TensorFlow's graphs may write files, and of `.keras` files Keras only refuses
             the code that it knows to be harmful.
+        trusted: modules that may be imported because a run's record names them.
 
     Raises:
         UserError: It is none of these, or cannot be read.
     """
     run = _run_of(path)
     if run:
-        return _open_run(*run)
+        return _open_run(*run, trusted)
     if _is_export(path):
         return _open_export(path)
     raise UserError(f"{path} is not a run, a checkpoint of one, nor an exported generator")
@@ -123,8 +124,8 @@ def _run_of(path: Path) -> tuple[Path, Path | None] | None:
     raise UserError(f"{path}: a checkpoint without a run.json above it; name the run's own copy")
 
 
-def _open_run(folder: Path, checkpoint: Path | None) -> TrainedModels:
-    run = TrainedRun(folder)
+def _open_run(folder: Path, checkpoint: Path | None, trusted: Collection[str]) -> TrainedModels:
+    run = TrainedRun(folder, trusted)
     candidates = [checkpoint] if checkpoint else list_checkpoints(run.folder.checkpoints)
     if not candidates:
         raise UserError(f"{folder}: the run has no checkpoint yet")

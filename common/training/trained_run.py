@@ -1,15 +1,16 @@
 """A run that was trained, or is about to be trained further: its networks at its checkpoints."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from common.configuration.settings import Settings, read_settings
-from common.errors import UserError
+from common.choices import search_in
+from common.configuration.settings import Settings, own_paths, read_settings
+from common.errors import UserError, shown
 from common.metrics import FEATURE_NETWORKS, METRICS
 from common.networks import NETWORKS, ImageShape
 from common.networks.build import Networks, build_networks
@@ -48,6 +49,8 @@ class TrainedRun:
 
     Args:
         path: the folder, with `run.json` in it.
+        trusted: modules that may be imported because the record names them. Records may be
+            anybody's: without this, a run of users' own networks or losses is refused.
 
     Attributes:
         folder: its `RunFolder`.
@@ -59,12 +62,16 @@ class TrainedRun:
         UserError: it is not the folder of a run, or its record makes no sense.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, trusted: Collection[str] = ()) -> None:
+        self._trusted = trusted
         self.folder = RunFolder(path)
+        if trusted:  # which lie beside the configuration, as a rule
+            search_in([self.folder.path.absolute().parents[1]])
         record = self.folder.record
         if record is None:
             raise UserError(f"{path} is not the folder of a run: there is no run.json in it.")
         self.conditions = record["conditions"]
+        self.refuse_untrusted(own_paths(record["settings"]))
         self.settings = self._read_settings(record["settings"])
         self.root_seed = derive_seed(self.settings.seed, self.settings.run)
 
@@ -93,6 +100,20 @@ class TrainedRun:
             "checkpoint of the run tells which it is. Continue the run in its variant's folder "
             "first: that completes the record."
         )
+
+    def refuse_untrusted(self, paths: Iterable[str]) -> None:
+        """Refuses import paths of modules that the user has not said to trust.
+
+        Raises:
+            UserError: names the module and the option.
+        """
+        for path in paths:
+            module = path.partition(":")[0]
+            if module not in self._trusted:
+                raise UserError(
+                    f"{self.folder.record_path} names {shown(path)}, which would be imported: if "
+                    f"the module is your own, say --trust={module}."
+                )
 
     @property
     def checkpoints(self) -> dict[int, list[Path]]:
@@ -187,14 +208,14 @@ def restore_first(networks: Mapping[str, keras.Model], checkpoints: Iterable[Pat
     raise UserError("; ".join(reasons))
 
 
-def fill_metrics(path: str | Path, options: RunOptions) -> tuple[MetricsTable, list[int]]:
+def fill_metrics(run: TrainedRun, options: RunOptions) -> tuple[MetricsTable, list[int]]:
     """Measures a run at every checkpoint that `metrics.csv` has no row for, as training would.
 
     The run may be done or interrupted; while it is being trained it is refused. TensorBoard's
     files stay as they are.
 
     Args:
-        path: its results folder.
+        run: the run.
         options: the `RunOptions`; data and network must be those that the run was trained with, and
             so must the metrics unless it was trained without.
 
@@ -204,7 +225,6 @@ def fill_metrics(path: str | Path, options: RunOptions) -> tuple[MetricsTable, l
     Raises:
         UserError: as said, or some checkpoints cannot be restored; all others were measured.
     """
-    run = TrainedRun(path)
     with run.folder.lock():
         resources = Resources(options, _read_replicas(run))
         source = resources.source(run.settings)
@@ -265,6 +285,7 @@ def recorded_metrics(run: TrainedRun) -> tuple[tuple[str, ...], str | None]:
             f"{run.folder.record_path}: it cannot be told how the run's metrics are made again "
             f"({error!r}); name --metrics and --feature_network"
         ) from error
+    run.refuse_untrusted(own)
     prefix = FEATURE_NETWORKS[network].column_prefix
     names = [name for name, row in METRICS.items() if prefix + row.columns[0] in columns]
     return (*names, *own), network

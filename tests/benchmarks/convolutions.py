@@ -34,7 +34,7 @@ class Work:
 
 
 def iteration_work(step, settings, *, with_summaries):
-    """The `Work` of one training iteration of a `TrainingStep`.
+    """The `Work` of one training iteration of a step.
 
     Every discriminator step sends real and generated images forward and back; the slopes of the
     summaries (of its last) need the first layer's input derivative, too. The penalty sends its
@@ -42,13 +42,13 @@ def iteration_work(step, settings, *, with_summaries):
     """
     d_images = settings.d_batch_size or settings.batch_size
     g_images = settings.g_batch_size or settings.batch_size
-    n_dis, redraws = settings.n_dis, step.variant.redraw_latents
+    n_dis, redraws = settings.n_dis, settings.redraw_latents
     work = []
     for index, (layer, shape) in enumerate(_linear_layers(step.generator)):
         full = {"forward": 1, "by_inputs": int(index > 0), "by_kernel": 1}
         work.append(Work(layer, shape, g_images, full))
         work.append(Work(layer, shape, d_images, {"forward": n_dis - (not redraws)}))
-    after_update = step.variant.summary_after_update and with_summaries
+    after_update = settings.summary_after_update and with_summaries
     first = set(_first_layers(step.discriminator))
     for layer, shape in _linear_layers(step.discriminator):
         by_inputs = n_dis if layer not in first else int(with_summaries and not after_update)
@@ -58,7 +58,7 @@ def iteration_work(step, settings, *, with_summaries):
         work.append(Work(layer, shape, 2 * d_images, training))
         work.append(Work(layer, shape, 2 * d_images, measuring))
         work.append(Work(layer, shape, g_images, {"forward": 1, "by_inputs": 1}))
-        if step.loss.gradient_penalty:
+        if settings.penalty != "none":
             work.append(Work(layer, shape, d_images, penalty))
     return [item for item in work if any(item.counts.values())]
 

@@ -5,9 +5,9 @@
 One JSON line for the engine: seconds per iteration, images per second (real and generated, of all
 discriminator and generator steps), peak memory, GFLOP of the arithmetic that an iteration cannot do
 without, and the share of the machine's own rate at it, measured in turn in the same process. With
-`--against straightforward`, a line for a plain TensorFlow 2 step (separate passes, the generator
-run twice, slopes by extra passes), in turn with the others, and the ratio; with `--against
-no_summaries`, the same for the engine itself without summaries: nothing is written, and the ResNet
+`--against straightforward`, a line for the plain step on Keras' own layers (separate passes, the
+generator run twice, slopes by extra passes), in turn with the others, and the ratio. With
+`--against no_summaries`, the same for the engine itself without summaries: nothing is written, and the ResNet
 goes without the pass that measures (the CNNs' steps have the values anyway).
 
 The rate is a yardstick, not a bound: its layers run one at a time, and an iteration that overlaps
@@ -24,15 +24,17 @@ import tensorflow as tf
 from common import graph_optimizers
 from common.configuration.settings import make_settings
 from common.networks import NETWORKS
+from common.networks.build import Networks, build_networks
 from common.results.events import EventLog
 from common.training.batches import BatchPipeline
 from common.training.iterations import CompiledIterations
-from common.training.run import build_step, set_precision
+from common.training.plain_step import PlainStep
+from common.training.run import set_precision
+from common.training.steps import choose_step
 from tests.benchmarks.convolutions import WorkFunctions, iteration_work
 from tests.benchmarks.measuring import alternate, peak_rss_bytes, print_line, spread
 from tests.training.plain_layers import plain_copy
 from tests.training.small import VARIANTS, noise_source, values_of
-from tests.training.straightforward import StraightforwardStep
 
 _PAPERS_MG = {"cifar10": 4, "stl10": 6, "celeba": 8, "imagenet": 4}
 
@@ -40,11 +42,10 @@ _PAPERS_MG = {"cifar10": 4, "stl10": 6, "celeba": 8, "imagenet": 4}
 def main():
     arguments = _parse()
     set_precision(arguments.precision)
-    variant = VARIANTS[arguments.variant]
-    settings = _settings(variant, arguments)
-    size = NETWORKS[variant.network].IMAGE_SIZE_PER_MG * settings.mg
-    pipeline = BatchPipeline(noise_source(size, 2_000), settings, root_seed=0)
-    step = build_step(variant, settings, root_seed=0)
+    settings = _settings(VARIANTS[arguments.variant], arguments)
+    shape = NETWORKS[settings.network].image_shape(settings.mg)
+    pipeline = BatchPipeline(noise_source(shape, 2_000), settings, root_seed=0)
+    step = choose_step(settings, build_networks(settings, 0, shape, None)).step
     with tempfile.TemporaryDirectory() as folder:
         functions = {"engine": _engine(step, pipeline, settings, EventLog(folder))}
         for _ in range(2):
@@ -73,13 +74,14 @@ def _parse():
     arguments = parser.parse_args()
     arguments.summaries = arguments.summaries == "on"
     if arguments.batch_size is None:
-        arguments.batch_size = 64 if VARIANTS[arguments.variant].network == "cnn" else 16
+        redraws = VARIANTS[arguments.variant].choices.get("redraw_latents")
+        arguments.batch_size = 16 if redraws else 64
     return arguments
 
 
 def _settings(variant, arguments):
-    is_cnn = variant.network == "cnn"
-    dataset = arguments.dataset or ("cifar10" if is_cnn else "imagenet")
+    redraws = variant.choices.get("redraw_latents")
+    dataset = arguments.dataset or variant.choices.get("dataset", "cifar10")
     values = {
         "dataset": dataset,
         "mg": _PAPERS_MG[dataset],
@@ -87,7 +89,7 @@ def _settings(variant, arguments):
         "latent_dim": 128,
         "sn_mode": arguments.sn_mode,
         "scale": 1.0,
-        "n_dis": arguments.n_dis or (1 if is_cnn else 5),
+        "n_dis": arguments.n_dis or (5 if redraws else 1),
         "batch_size": arguments.batch_size,
         "d_batch_size": arguments.batch_size,
         "g_batch_size": 2 * arguments.batch_size,
@@ -106,7 +108,6 @@ def _engine(step, pipeline, settings, events=None):
         pipeline,
         settings.n_dis,
         0,
-        summary_freq=settings.summary_freq,
     )
 
     def run():
@@ -119,27 +120,27 @@ def _engine(step, pipeline, settings, events=None):
 
 
 def _without_summaries(step, pipeline, settings):
-    return _engine(step, pipeline, dataclasses.replace(settings, summary_freq=10**9))
+    settings = dataclasses.replace(settings, summary_freq=10**9)
+    return _engine(type(step)(settings, step.networks), pipeline, settings)
 
 
 def _straightforward(step, pipeline, settings):
-    models = [plain_copy(model) for model in (step.generator, step.discriminator)]
-    plain = StraightforwardStep(step.variant, *models, settings)
+    networks = Networks(*(model and plain_copy(model) for model in step.networks))
+    plain = PlainStep(settings, networks)
     batches = iter(pipeline.discriminator_batches(0))
-    latents = iter(pipeline.generator_latents(0)) if step.variant.redraw_latents else None
+    redrawn = iter(pipeline.generator_batches(0)) if settings.redraw_latents else None
 
     @tf.function(autograph=False)
-    def iterate(d_batches, g_latents):
-        for batch in d_batches:
-            last = batch is d_batches[-1]
-            measured = plain.discriminator_step(batch, measure=last and settings.summary_freq == 1)
-        measured["loss/g"] = plain.generator_step(g_latents)
-        return measured
+    def iterate(d_batches, g_batch):
+        for batch in d_batches[:-1]:
+            plain.discriminator_step(batch)
+        due = settings.summary_freq == 1
+        return plain.last_steps(d_batches[-1], g_batch, due).scalars
 
     def run():
         drawn = [next(batches) for _ in range(settings.n_dis)]
         with graph_optimizers.unrestrained():  # as in a plain program
-            measured = iterate(drawn, drawn[-1].latents if latents is None else next(latents))
+            measured = iterate(drawn, None if redrawn is None else next(redrawn))
         return {tag: float(value) for tag, value in measured.items()}
 
     return run
@@ -155,8 +156,7 @@ def _report(arguments, settings, work, seconds, peak):
             step=name,
             **{key: getattr(arguments, key) for key in ("variant", "sn_mode", "batch_size")},
             n_dis=settings.n_dis,
-            image_size=NETWORKS[VARIANTS[arguments.variant].network].IMAGE_SIZE_PER_MG
-            * settings.mg,
+            image_size=NETWORKS[settings.network].image_shape(settings.mg)[0],
             precision=keras.config.dtype_policy().name,
             summaries=arguments.summaries and name != "no_summaries",
             seconds_per_iteration=spread(seconds[name]),

@@ -35,7 +35,8 @@ def test_table():
 
 def test_unknown_name(tmp_path):
     with pytest.raises(
-        UserError, match=r"dataset='mnist': unknown\. Known: cifar10, stl10, celeba, imagenet, dig"
+        UserError,
+        match=r"dataset='mnist': the value must be one of cifar10, stl10, celeba, imagenet, dig",
     ):
         open_source("mnist", tmp_path)
 

@@ -1,7 +1,8 @@
-"""Harms small runs of every variant and counts the differences from runs left in peace.
+"""Harms small runs and counts the differences from runs left in peace.
 
     python -m tests.faults --kills 20
 
+The runs are one of every variant, and one of the plain step with labels (`tests.training.small`).
 Prints one JSON line per kind of fault and variant: how many faults, how many differences, and the
 ends that were not clear (an exit status other than that of a signal, an error for the user, or a
 request to stop). Exits 1 if there was any.
@@ -18,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from tests.faults import harness
-from tests.training.small import VARIANTS
+from tests.training.small import RUNS
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="of each kind and variant")
-    parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="*", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--faults", nargs="*", choices=list(FAULTS), default=list(FAULTS))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

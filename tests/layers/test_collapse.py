@@ -18,17 +18,17 @@ from common.layers import (
     Unnormalized,
     collapse,
 )
-from common.networks import NETWORKS, Normalization
+from tests.training.small import VARIANTS, small_networks, small_settings
 
 
 def layers_of(model):
     return [type(layer).__name__ for layer in all_layers(model)]
 
 
-@pytest.mark.parametrize("network", ["cnn", "resnet"])
+@pytest.mark.parametrize("name", ["no_gamma_cnn", "no_gamma_resnet"])
 @pytest.mark.parametrize("gamma", ["none", "shared", "per_layer"])
-def test_discriminators_collapse(network, gamma):
-    model = NETWORKS[network].build_discriminator(1, Normalization("BSN", 1.3, gamma), width=2)
+def test_discriminators_collapse(name, gamma):
+    model = small_networks(small_settings(VARIANTS[name], gamma=gamma)).discriminator
     for variable in model.trainable_variables:
         if variable.shape == ():
             variable.assign(1.7)

@@ -26,7 +26,7 @@ from common.layers import (
     layer_that_couples_images,
 )
 from common.layers.image_weights import ImageWeights, weighted_linear
-from common.networks import NETWORKS, Normalization
+from tests.training.small import VARIANTS, small_networks, small_settings
 
 
 class UsersOwn(keras.layers.Layer):
@@ -93,7 +93,7 @@ def test_what_is_let_through_has_the_losses_gradients(float64, in_graph):
 
 @pytest.mark.parametrize("gamma", ["none", "shared", "per_layer"])
 def test_the_cnn_is_let_through(gamma):
-    model = NETWORKS["cnn"].build_discriminator(1, Normalization("BSN", 1.3, gamma), width=2)
+    model = small_networks(small_settings(VARIANTS["no_gamma_cnn"], gamma=gamma)).discriminator
     assert layer_that_couples_images(model) is None
 
 

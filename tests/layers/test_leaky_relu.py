@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from common.layers import LeakyReLU, SpectralNormConv2D
-from common.training.losses import gradient_penalty
+from common.losses import PenaltyInputs
+from common.losses.penalties import two_sided
 
 X = tf.constant([-3.0, -1e-30, -0.0, 0.0, 1e-30, 2.0])
 
@@ -59,7 +60,11 @@ def penalty_gradients(model):
     @tf.function
     def gradients():
         with tf.GradientTape() as tape:
-            penalty = gradient_penalty(model, real, fake, tf.fill([5, 1, 1, 1], 0.3))
+            mix = tf.fill([5, 1, 1, 1], 0.3)
+            inputs = PenaltyInputs(
+                lambda images, labels: model(images, training=True), model, real, fake, mix
+            )
+            penalty = two_sided(inputs)
         return tape.gradient(penalty, variables)
 
     return gradients

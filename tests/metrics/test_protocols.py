@@ -263,7 +263,7 @@ MIXED = dataclasses.replace(PROTOCOLS["mmgen"], any_network=True, pixels="unroun
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pixels": "dithered"}, "pixels='dithered': unknown. Known: unrounded"),
+        ({"pixels": "dithered"}, "pixels='dithered': the value must be one of unrounded"),
         ({"score_resize": "nearest"}, "resize='nearest': unknown"),
         ({"distance_resize": "nearest"}, "resize='nearest': unknown"),
         ({"distance": "city block"}, "distance='city block': unknown"),

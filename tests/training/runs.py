@@ -14,7 +14,7 @@ from common.results.run_folder import RunFolder
 from common.training.batches import BatchPipeline
 from common.training.sampling import Sampler
 from common.training.trainer import Trainer
-from tests.training.small import VARIANTS, noise_source, small_settings, small_step
+from tests.training.small import RUNS, small_settings, small_step, source_for
 
 SEED = 11
 
@@ -49,10 +49,10 @@ def train(
     **changes,
 ):
     """Trains a small job in `folder`, or goes on; stops after `stop_after` chunks."""
-    variant = VARIANTS[name]
-    settings = small_settings(variant, **changes)
+    variant, own = RUNS[name]
+    settings = small_settings(variant, **{**own, **changes})
     step = small_step(settings, SEED)
-    source = source or noise_source(step.generator.output_shape[1])
+    source = source or source_for(settings)
     run = RunFolder(folder)
     run.path.mkdir(exist_ok=True)
     run.start(settings, {"data": source.record}, {})

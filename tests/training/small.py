@@ -18,6 +18,26 @@ VARIANTS = {
     for variant in (NO_GAMMA_CNN, SAME_GAMMA_CNN, DIFF_GAMMA_CNN, NO_GAMMA_RESNET)
 }
 
+# What small runs are made of: a variant, and changes. "labels" has much that the variants have not:
+# labels, the plain step, shuffled epochs with a smaller last batch, flips, a moving average.
+RUNS = {
+    **{name: (variant, {}) for name, variant in VARIANTS.items()},
+    "labels": (
+        NO_GAMMA_CNN,
+        {
+            "network": "tests.examples.own_network:mlp",
+            "sn_mode": "none",
+            "step": "plain",
+            "sampling": "shuffled",
+            "flip": True,
+            "latents": "uniform",
+            "ema_decay": 0.9,
+            "ema_start": 2,
+            "adam_form": "pytorch",
+        },
+    ),
+}
+
 _VALUES = {
     "dataset": "digits",
     "iteration": 4,
@@ -55,10 +75,10 @@ _VALUES = {
 def values_of(variant, **changes):
     """The smallest configuration of a variant, `{key: value}`, with changes."""
     keys = keys_of(Variant(variant.name, **{**variant.choices, **changes}))
-    values = {key: value for key, value in _VALUES.items() if key in keys}
-    if variant.choices["gamma"] != "none":
-        values.pop("scale", None)
-    return {**values, **changes}
+    values = {key: value for key, value in {**_VALUES, **changes}.items() if key in keys}
+    if variant.choices["gamma"] != "none" and "scale" not in changes:
+        del values["scale"]  # the paper has none there
+    return values
 
 
 def small_settings(variant, **changes) -> Settings:
@@ -81,6 +101,12 @@ def small_step(settings, root_seed=3, classes=5):
     return choose_step(settings, small_networks(settings, root_seed, classes)).step
 
 
+def source_for(settings):
+    """Images of the shape that the settings' network makes, with labels if it takes labels."""
+    labels = np.arange(50) % 5 if NETWORKS[settings.network].labelled else None
+    return noise_source(image_shape_of(settings), labels=labels)
+
+
 def noise_source(shape, count=50, labels=None):
     """Random images `[count, *shape]` as an `ImageSource`; a number makes square ones in RGB."""
     shape = (shape, shape, 3) if isinstance(shape, int) else shape
@@ -88,4 +114,4 @@ def noise_source(shape, count=50, labels=None):
     facts = {"dataset": "noise", "images": count}
     if labels is None:
         return ArraySource("noise", "array", pixels, facts)
-    return ArraySource("noise", "array", pixels, facts, labels=labels)
+    return ArraySource("noise", "array", pixels, facts, labels=labels, classes=5)
