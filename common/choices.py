@@ -7,6 +7,7 @@ row imports neither TensorFlow nor Keras: `main.py` checks a whole configuration
 
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ def import_path(path: str, what: str) -> Any:
         UserError: the module cannot be imported, or has no such attribute.
     """
     name, _, attribute = path.partition(":")
+    # Most users' modules import TensorFlow, which prints pages about the CPU unless told not to.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         module = importlib.import_module(name)
     except Exception as error:  # whatever the user's module raises

@@ -155,11 +155,10 @@ def _run(
     options: flags.FlagValues,
     command: tuple[str, ...] | None,
 ) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # for users' own modules, which import it
     file = folder / "config.py"
     if options.config is not None:
         file = find_config(options.config, folder)
-    search = [str(path) for path in (folder.absolute(), file.parent.absolute())]
+    search = list(dict.fromkeys(str(path.absolute()) for path in (folder, file.parent)))
     search_in(search)
     if options.config is not None:
         config = load_config(file)
@@ -260,6 +259,7 @@ def _run_as_one_of_several_hosts(
     slot = open_slots(sweep.scheduler.slots[:1], os.environ)[0]
     # What TensorFlow sees of the machine, and says of it, is settled when it is imported.
     os.environ["CUDA_VISIBLE_DEVICES"] = slot.visible
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from common.sweeps import hosts  # noqa: PLC0415
     from common.sweeps.worker import open_options  # noqa: PLC0415
 

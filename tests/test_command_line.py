@@ -16,10 +16,10 @@ import pytest
 from common import command_line, demo
 from common.command_line import main
 from common.configuration.sweep import expand
+from common.networks import NETWORKS
 from common.results.run_folder import RunFolder
 from common.results.times import record_time
 from common.sweeps.worker import open_options
-from common.variant import Variant
 from tests.configuration.variants import NO_GAMMA, RESNET, SAME_GAMMA, VARIANTS, config_of
 
 ROOT = Path(__file__).parents[1]
@@ -157,7 +157,7 @@ def test_help_lists_all_options(run, option):
         (["--set"], ["set"]),
         (["--only", "dataset=nope"], ["dataset='nope'", "cifar10", "digits"]),
         (["--only", "dataset=digits"], ["--only dataset=digits"]),
-        (["--only=num_gpus=1"], ["no_gamma_cnn", "'num_gpus'"]),
+        (["--only=num_gpus=1"], ["no job", "num_gpus=1"]),
         (["stray"], ["'stray'"]),
         (["--dry_run", "--", "--demo"], ["'--demo'"]),
         (["--dry_run=perhaps"], ["dry_run", "perhaps"]),
@@ -205,7 +205,7 @@ def test_status_lists_every_job_and_runs_none(run, tmp_path):
     assert (imported.returncode, len(lines)) == (0, 32)
     assert all(line.startswith("queued ") for line in lines[1:-1])
     assert lines[-1] == "30 jobs: 30 queued"
-    assert not re.search(r"\| +(tensorflow|keras|tensorboard|numpy)\b", imported.stderr)
+    assert not re.search(r"\| +(tensorflow|keras|tensorboard)\b", imported.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,7 +238,7 @@ def test_options_reach_the_runs(tmp_path, monkeypatch, arguments, expected):
     (task,) = tasks
     assert task.folder.path == tmp_path / "results" / task.job.folder
     message = json.loads(json.dumps(task.message))  # a process is told by JSON
-    assert Variant(**message["variant"]) == NO_GAMMA
+    assert message["search"] == [str(tmp_path)]
     opened = dataclasses.asdict(open_options(message["options"]))
     paths = {"data_dir": Path, "cache_dir": str, "inception_path": str}
     expected = {  # absolute, as the jobs' processes may be on other hosts
@@ -321,13 +321,12 @@ def test_main_py_ends_with_the_status(tmp_path):
 def test_the_demo_trains_two_methods_on_the_digits(variant):
     config = demo.configuration(variant, {"scheduler_config": {"gpu": ["0"]}})
     first, second = (job.settings for job in expand(variant, config).jobs)
-    scales = (1.0, 1.2) if variant in (NO_GAMMA, RESNET) else (None, None)
+    scales = (1.0, 1.2) if variant in (NO_GAMMA, RESNET) else (1.0, 1.0)
     assert [(s.sn_mode, s.scale) for s in (first, second)] == list(
         zip(("SN", "BSN"), scales, strict=True)
     )
     assert first.dataset == "digits"
-    # Digits are 32x32; the networks' images are 8 and 32 times mg.
-    assert first.mg * {"cnn": 8, "resnet": 32}[variant.network] == 32
+    assert NETWORKS[first.network].image_shape(first.mg) == (32, 32, 3)
     assert first.iteration % first.metric_freq == first.iteration % first.vis_freq == 0
 
 
@@ -383,3 +382,68 @@ def test_the_demos_table_shows_what_was_measured(tmp_path, capsys, table, words)
     for line, method in zip(lines[2:4], ("SN", "BSSN"), strict=True):
         assert re.split(r" {2,}", line) == [method, *words, "0"]
     assert [str(folder.samples) in "".join(lines[5:]) for folder in folders] == [True, True]
+
+
+# Configurations in files of their own
+
+
+@pytest.fixture
+def variant_folder(tmp_path):
+    """A variant's folder with a small configuration beside `config.py`."""
+    text = "config = " + repr(config_of({"run": [0]}))
+    (tmp_path / "config.py").write_text(text)
+    (tmp_path / "config_wide.py").write_text("config = " + repr(config_of({"run": [7]}, width=32)))
+    return tmp_path
+
+
+def start(folder, *arguments):
+    """What `main.py` does in the folder: its exit status."""
+    config = config_of({"run": [0]})
+    return main(NO_GAMMA, config, folder, ["main.py", *arguments])
+
+
+def test_another_configuration_is_taken_by_its_name(variant_folder, capsys):
+    assert start(variant_folder, "--config=wide", "--dry_run") == 0
+    assert "run-7," in capsys.readouterr().out
+    assert start(variant_folder, "--dry_run") == 0
+    assert "run-0," in capsys.readouterr().out
+    path = str(variant_folder / "config_wide.py")
+    assert start(variant_folder, f"--config={path}", "--dry_run") == 0
+    assert "run-7," in capsys.readouterr().out
+
+
+def test_mistakes_in_another_configuration_name_its_file(variant_folder, capsys):
+    (variant_folder / "config_wide.py").write_text("config = {'global': {}}")
+    assert start(variant_folder, "--config=wide", "--dry_run") == 2
+    assert capsys.readouterr().err.startswith("error: config_wide.py: unknown section 'global'")
+
+
+def test_two_configurations_never_share_a_folder(variant_folder, capsys):
+    """Their jobs have one name, and differ in what the name does not show."""
+    text = "config = " + repr(config_of({"run": [0]}, width=32))
+    (variant_folder / "config_wide.py").write_text(text)
+    for arguments in ([], ["--config=wide"]):
+        assert start(variant_folder, *arguments) == 2
+        error = capsys.readouterr().err
+        assert "they differ in width" in error
+        assert "config_wide.py" in error
+    assert not (variant_folder / "results").exists()
+
+
+def test_a_configuration_that_cannot_be_read_keeps_no_other_from_starting(variant_folder, capsys):
+    (variant_folder / "config_wide.py").write_text("config = 1 / 0")
+    assert start(variant_folder, "--data_route=archive", "--metrics=none") == 2
+    error = capsys.readouterr().err  # it has got as far as the check of the data
+    assert "config_wide" not in error
+
+
+def test_a_folder_of_another_configuration_is_refused_before_anything_starts(
+    variant_folder, capsys
+):
+    (job,) = expand(NO_GAMMA, config_of({"run": [0]}), overrides=["width=8"]).jobs
+    folder = RunFolder(variant_folder / "results" / job.folder)
+    with folder.lock():
+        folder.begin(job.settings, {"host": "h"})
+    assert start(variant_folder) == 2
+    assert "was started with another configuration (width: 8 -> 64)" in capsys.readouterr().err
+    assert folder.record["attempts"] == 1

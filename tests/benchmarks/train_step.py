@@ -7,8 +7,8 @@ discriminator and generator steps), peak memory, GFLOP of the arithmetic that an
 without, and the share of the machine's own rate at it, measured in turn in the same process. With
 `--against straightforward`, a line for the plain step on Keras' own layers (separate passes, the
 generator run twice, slopes by extra passes), in turn with the others, and the ratio. With
-`--against no_summaries`, the same for the engine itself without summaries: nothing is written, and the ResNet
-goes without the pass that measures (the CNNs' steps have the values anyway).
+`--against no_summaries`, the same for the engine itself without summaries: nothing is written, and
+the ResNet goes without the pass that measures (the CNNs' steps have the values anyway).
 
 The rate is a yardstick, not a bound: its layers run one at a time, and an iteration that overlaps
 them may come out a little above 1.

@@ -36,7 +36,7 @@ def test_table():
 def test_unknown_name(tmp_path):
     with pytest.raises(
         UserError,
-        match=r"dataset='mnist': the value must be one of cifar10, stl10, celeba, imagenet, dig",
+        match=r"dataset='mnist': the value must be one of cifar10, stl10, celeba, imag",
     ):
         open_source("mnist", tmp_path)
 
