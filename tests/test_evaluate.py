@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.data import DATASETS
 from common.evaluate import main
 from common.metrics.image_sets import open_files
 from common.results.metrics_table import read_metrics
@@ -230,7 +231,9 @@ def test_a_metric_of_ones_own_is_measured_in_training_and_later(
     before = run.metrics_path.read_bytes()
     assert before.startswith(b"global_id,digits_fid,digits_diversity\r\n")
     drop_rows(run, 3)
-    assert evaluate(f"--run={run.path}")["added"] == [3]
+    assert "--trust=own_metric_of_a_run" in evaluate(f"--run={run.path}")
+    trusting = [f"--run={run.path}", "--trust=own_metric_of_a_run"]
+    assert evaluate(*trusting)["added"] == [3]
     assert run.metrics_path.read_bytes() == before
     np.save(tmp_path / "black.npy", np.zeros([9, 32, 32, 3], np.uint8))
     values = evaluate(tmp_path / "black.npy", f"--metrics={name}")["values"]
@@ -246,7 +249,9 @@ def test_only_the_data_set_imagenet_is_drawn_with_replacement(tmp_path, evaluate
     whole = {"total": 17, "count": 17}
     found = evaluate(tmp_path / "imagenet", tmp_path / "imagenet")["record"]["real"]
     assert found["selection"] == whole
-    monkeypatch.setattr("common.data.open_source", lambda *a: open_files(tmp_path / "imagenet"))
+    as_the_row_says = open_files(tmp_path / "imagenet")
+    as_the_row_says.real_with_replacement = DATASETS["imagenet"].real_with_replacement
+    monkeypatch.setattr("common.data.open_source", lambda *a: as_the_row_says)
     found = evaluate(tmp_path / "imagenet", "imagenet")["record"]["real"]
     assert found["selection"] == {
         "total": 17, "count": 5_000, "run_seed": 0, "replacement": True,
@@ -316,13 +321,13 @@ def test_undefined_values_are_null_in_json(evaluate, tmp_path, monkeypatch):
         (["--run=x", "--seed=1"], "--seed is not for --run"),
         (["--run=x", "--protocol=mmgen"], "--protocol is not for --run"),
         (["digits", "--protocol=other"], "protocol='other': the value must be one of bsn, mmgen"),
-        (["digits", "--metrics=lpips"], "metric='lpips': unknown"),
+        (["digits", "--metrics=lpips"], "metric='lpips': the value must be one of"),
         (["digits", "--metrics=fid"], "fid cannot be computed against nothing"),
         (["digits", "--samples=0"], "samples"),
         (["digits", "--nonsense=1"], "nonsense"),
         (["digits", "--save_statistics=file"], "must end in .npz"),
         (["cifar10", "--data_route=archive", "--data_dir=nowhere"], "not found"),
-        (["digits", "--feature_network=vgg"], "feature_network='vgg': unknown"),
+        (["digits", "--feature_network=vgg"], "feature_network='vgg': the value must be one of"),
     ],
     ids=str,
 )

@@ -18,6 +18,8 @@ from common.metrics import file_memory, torch_inception
 from common.metrics.cache import cache_folder
 from common.metrics.download import download
 from common.metrics.feature_network import FeatureNetwork
+from common.metrics.protocols import Protocol
+from common.metrics.rows import NetworkFiles
 from common.parsers import frozen_graph, torch_weights
 
 logger = logging.getLogger(__name__)
@@ -134,6 +136,13 @@ class InceptionNetwork(FeatureNetwork):
         other._set_logits(num_classes, with_bias)
         return other
 
+    def with_logits_of(self, protocol: Protocol) -> "InceptionNetwork":
+        """Returns the network with the logits that a protocol counts; see the base class."""
+        same_bias = protocol.with_bias in (None, self.with_bias)
+        if same_bias and protocol.classes == self.num_classes:
+            return self
+        return self.with_logits(protocol.classes, protocol.with_bias)
+
     def _set_logits(self, num_classes: int, with_bias: bool) -> None:
         self.num_classes, self.with_bias = num_classes, with_bias
         bias = "with" if with_bias else "without"
@@ -208,6 +217,11 @@ def open_inception(
         ) from error
     file_memory.remember_file(source, files[source.name], memory)
     return network
+
+
+def open_by_files(files: NetworkFiles) -> InceptionNetwork:
+    """`open_inception`, as the network's row asks."""
+    return open_inception(files.path, files.cache_dir, files.sha256)
 
 
 def _cached_archive(folder: Path) -> Path:

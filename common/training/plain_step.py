@@ -55,7 +55,8 @@ class PlainStep:
         self._loss = LOSSES[settings.loss]
         self._penalty = PENALTIES[settings.penalty].function
         self._spectral_layers = {
-            model: spectral_layers(model) for model in (self.generator, self.discriminator)
+            "generator": spectral_layers(self.generator),
+            "discriminator": spectral_layers(self.discriminator),
         }
 
     def discriminator_step(self, batch: DiscriminatorBatch) -> StepResult:
@@ -213,7 +214,7 @@ class PlainStep:
         return losses | slope_scalars(slopes(by_real), slopes(by_fake))
 
     def _sigmas(self) -> dict[str, list[tf.Tensor]]:
-        return {x.name: x.sigmas() for x in self._spectral_layers[self.discriminator]}
+        return {x.name: x.sigmas() for x in self._spectral_layers["discriminator"]}
 
     # The generator's update
 
@@ -259,7 +260,7 @@ class PlainStep:
         if replicas > 1:
             gradients = [gradient / replicas for gradient in gradients]
         optimizer.apply(gradients, model.trainable_variables)
-        for layer in self._spectral_layers[model]:
+        for layer in self._spectral_layers[network]:
             layer.advance_u()
 
     @staticmethod

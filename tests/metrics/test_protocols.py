@@ -264,9 +264,9 @@ MIXED = dataclasses.replace(PROTOCOLS["mmgen"], any_network=True, pixels="unroun
     ("change", "message"),
     [
         ({"pixels": "dithered"}, "pixels='dithered': the value must be one of unrounded"),
-        ({"score_resize": "nearest"}, "resize='nearest': unknown"),
-        ({"distance_resize": "nearest"}, "resize='nearest': unknown"),
-        ({"distance": "city block"}, "distance='city block': unknown"),
+        ({"score_resize": "nearest"}, "resize='nearest': the value must be one of"),
+        ({"distance_resize": "nearest"}, "resize='nearest': the value must be one of"),
+        ({"distance": "city block"}, "distance='city block': the value must be one of"),
     ],
     ids=str,
 )

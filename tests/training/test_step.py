@@ -71,6 +71,8 @@ def test_the_fused_step_computes_what_the_plain_one_does(name, changes, float64)
             assert ours.scalars.keys() == theirs.scalars.keys()
             assert ours.diagnosis.keys() == theirs.diagnosis.keys()
             for tag, value in theirs.scalars.items():
+                if "slopes" in tag and "loss/g" not in theirs.scalars:
+                    continue  # which the plain step measures only where they may be logged
                 np.testing.assert_allclose(ours.scalars[tag], value, rtol=1e-6, err_msg=tag)
     for model, copy in (
         (step.generator, plain.generator),
