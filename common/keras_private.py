@@ -10,6 +10,24 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+# The messages of graphs, and of checkpoints' indices, which have no public name.
+from tensorflow.core.framework import graph_pb2, node_def_pb2
+from tensorflow.core.protobuf import tensor_bundle_pb2
+
+__all__ = [
+    "GraphCall",
+    "adam_moments",
+    "all_layers",
+    "graph_calls",
+    "graph_pb2",
+    "is_functional",
+    "is_multi_worker",
+    "is_plain_model",
+    "node_def_pb2",
+    "producer",
+    "tensor_bundle_pb2",
+]
+
 
 def all_layers(model: keras.Layer) -> list[keras.Layer]:
     """The layer itself, its layers, theirs, and so on: each once, outer ones first."""

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras.layers import Add, Dense
 
 from common import keras_private
+from common.parsers.checkpoint_index import _entries
 
 
 @pytest.fixture
@@ -109,3 +110,15 @@ def test_adams_moments():
 def test_strategies_of_one_host():
     assert keras_private.is_multi_worker(tf.distribute.get_strategy()) is False
     assert keras_private.is_multi_worker(tf.distribute.MirroredStrategy(["CPU:0"])) is False
+
+
+def test_the_messages_of_graphs_and_of_checkpoints_indices(tmp_path):
+    graph = tf.function(lambda x: x + 1).get_concrete_function(tf.constant(1.0)).graph
+    message = keras_private.graph_pb2.GraphDef.FromString(graph.as_graph_def().SerializeToString())
+    assert "AddV2" in [node.op for node in message.node]
+    assert isinstance(message.node[0], keras_private.node_def_pb2.NodeDef)
+    tf.train.Checkpoint(v=tf.Variable([1.0, 2.0])).write(str(tmp_path / "model"))
+    entries = dict(_entries((tmp_path / "model.index").read_bytes()))
+    value = entries[b"v/.ATTRIBUTES/VARIABLE_VALUE"]
+    entry = keras_private.tensor_bundle_pb2.BundleEntryProto.FromString(value)
+    assert (entry.size, [dim.size for dim in entry.shape.dim]) == (8, [2])

@@ -16,6 +16,7 @@ from common.networks.normalization import (
     GENERATOR_NORMALIZATIONS,
     NORMALIZATIONS,
 )
+from common.sampling import SAMPLINGS
 from common.variant import Variant
 
 Values = Mapping[str, Any]  # {key: value}
@@ -60,7 +61,7 @@ def _key(
 _WITHOUT_GAMMA = _Condition(lambda v: v["gamma"] == "none", "gamma=none")
 _REDRAWS = _Condition(lambda v: v["redraw_latents"], "redraw_latents=true")
 _REUSES = _Condition(lambda v: not v["redraw_latents"], "redraw_latents=false")
-_SHUFFLES = _Condition(lambda v: v["sampling"] == "shuffled", "sampling=shuffled")
+_HAS_EPOCHS = _Condition(lambda v: SAMPLINGS[v["sampling"]].in_epochs, "sampling=shuffled")
 _AVERAGES = _Condition(lambda v: v["ema_decay"] is not None, "an ema_decay")
 _HAS_PENALTY = _Condition(
     lambda v: PENALTIES[penalty_of(v)].function is not None, "a loss or a penalty with a factor"
@@ -209,13 +210,13 @@ class Settings:
     sampling: str = _key(
         "how real images are drawn: independently, or in shuffled epochs",
         default="with_replacement",
-        choices=("with_replacement", "shuffled"),
+        choices=SAMPLINGS,
     )
     last_batch: str = _key(
         "what becomes of an epoch's incomplete batch",
         default="keep",
         choices=("keep", "drop"),
-        only=_SHUFFLES,
+        only=_HAS_EPOCHS,
     )
     flip: bool = _key("mirror each real image with probability 0.5", default=False)
     step: str = _key(

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import tensor_bundle_pb2
+
+from common.keras_private import tensor_bundle_pb2
 
 _FOOTER = 48  # bytes: two handles, padding, magic number
 _MAGIC = 0xDB4775248B80FB57

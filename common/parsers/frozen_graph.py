@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework import graph_pb2, node_def_pb2
 
 from common.errors import UserError
+from common.keras_private import graph_pb2, node_def_pb2
 
 _BATCH_NORM = "BatchNormWithGlobalNormalization"
 _PASS_THROUGH = frozenset({"Identity", "CheckNumerics", "StopGradient"})

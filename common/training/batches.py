@@ -14,6 +14,7 @@ from common.latents import LATENTS
 from common.networks import NETWORKS
 from common.pixels import scale_pixels
 from common.randomness import RandomStream
+from common.sampling import SAMPLINGS
 from common.training.step import DiscriminatorBatch, GeneratorBatch
 
 Local = Sequence[int]  # indices of replicas
@@ -46,8 +47,11 @@ class BatchPipeline:
         self.d_batch_size = settings.d_batch_size or settings.batch_size
         self.g_batch_size = settings.g_batch_size or settings.batch_size
         self._dtype = keras.config.floatx()
-        self._sampling = _SAMPLINGS[settings.sampling](
-            len(source), self.d_batch_size, settings.last_batch == "keep", root_seed
+        self._sampling = SAMPLINGS[settings.sampling].open(
+            total=len(source),
+            size=self.d_batch_size,
+            keeps_last=settings.last_batch == "keep",
+            root_seed=root_seed,
         )
         self._latents = _Latents(settings, root_seed, "latents")
         self._generator_latents = _Latents(settings, root_seed, "latents of generator steps")
@@ -173,51 +177,6 @@ class _Latents:
         """Latents `[count, latent_dim]`, addressed by counters."""
         dtype = keras.config.floatx()
         return self._draw(self._stream, [count, self._length], *counters, dtype=dtype)
-
-
-class _WithReplacement:
-    """Real images are drawn independently, as many in every step (FIDELITY section 4)."""
-
-    def __init__(self, total: int, size: int, keeps_last: bool, root_seed: int) -> None:
-        del keeps_last  # there is no last batch
-        self._total = total
-        self._size = size
-        self._stream = RandomStream(root_seed, "real images")
-
-    def indices(self, iteration: Any, step: Any, n_dis: int) -> tf.Tensor:
-        """Indices int64 `[size]` of a step's images."""
-        del n_dis
-        return self._stream.integers([self._size], self._total, iteration, step)
-
-
-class _Shuffled:
-    """Real images in epochs, each a permutation of its own of all images.
-
-    Epochs follow each other without regard to iterations. If the last batch is kept, it is as small
-    as what is left.
-    """
-
-    def __init__(self, total: int, size: int, keeps_last: bool, root_seed: int) -> None:
-        self._total = total
-        self._size = size
-        self._stream = RandomStream(root_seed, "epochs")
-        self._steps = max(-(-total // size) if keeps_last else total // size, 1)
-        self._is_even = not keeps_last or total % size == 0
-
-    def indices(self, iteration: Any, step: Any, n_dis: int) -> tf.Tensor:
-        """Indices int64 `[size]` of a step's images, fewer in an epoch's last batch."""
-        count = iteration * n_dis + step
-        epoch, position = count // self._steps, count % self._steps
-        places = position * self._size + tf.range(self._size, dtype=tf.int64)
-        if not self._is_even:
-            places = places[: self._total - position * self._size]
-        return self._stream.permuted(places, self._total, epoch)
-
-
-_SAMPLINGS: dict[str, Callable[..., _WithReplacement | _Shuffled]] = {
-    "with_replacement": _WithReplacement,
-    "shuffled": _Shuffled,
-}
 
 
 class _Part:

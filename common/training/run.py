@@ -26,6 +26,7 @@ from common.networks import NETWORKS
 from common.networks.build import Networks, build_networks, call_network
 from common.randomness import derive_seed
 from common.results.run_folder import RunFolder
+from common.sampling import SAMPLINGS
 from common.training.batches import BatchPipeline, labels_of
 from common.training.devices import (
     is_chief,
@@ -251,7 +252,7 @@ def _check_batches(settings: Settings, images: int, replicas: int) -> None:
         name: getattr(settings, name) for name in ("batch_size", "d_batch_size", "g_batch_size")
     }
     drawn = settings.d_batch_size or settings.batch_size
-    if settings.sampling == "shuffled":
+    if SAMPLINGS[settings.sampling].in_epochs:
         if settings.last_batch == "drop" and drawn > images:
             raise UserError(
                 f"a batch of {drawn} images is more than the {images:,} of {settings.dataset}, and "

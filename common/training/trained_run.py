@@ -27,8 +27,8 @@ _LOG = logging.getLogger(__name__)
 _MAX_REPLICAS = 2**12  # more than any run has
 _MAX_CLASSES, _MAX_SIDE = 2**24, 2**14
 
-# What the folders were for that named no network yet; their checkpoints tell which one it was. Those
-# with gammas come first: networks without would find all of theirs in such a checkpoint, too.
+# What the folders were for that named no network yet; their checkpoints tell which one it was.
+# Those with gammas come first: networks without would find all of theirs in such a checkpoint, too.
 _UNNAMED: tuple[dict[str, Any], ...] = (
     {"network": "cnn", "loss": "wgan_gp", "gamma": "shared"},
     {"network": "cnn", "loss": "wgan_gp", "gamma": "per_layer"},

@@ -32,10 +32,16 @@ def is_comparable(name):
     return not name.startswith(("d/min_", "d/max_", "gradient_norm/"))
 
 
-@pytest.mark.parametrize("name", ["diff_gamma_cnn"])
-def test_two_devices_train_as_one(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        pytest.param("diff_gamma_cnn", "frozen", marks=pytest.mark.slow),
+        ("labels", "training"),  # no batch norm
+    ],
+)
+def test_two_devices_train_as_one(tmp_path, name, mode):
     """Five iterations, the same global batch, batch norm in inference mode."""
-    one, two = (train(tmp_path, name, count, "frozen") for count in (1, 2))
+    one, two = (train(tmp_path, name, count, mode) for count in (1, 2))
     assert one.keys() == two.keys()
     for key in filter(is_comparable, one):
         np.testing.assert_allclose(two[key], one[key], rtol=1e-9, atol=1e-9, err_msg=key)

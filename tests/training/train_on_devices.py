@@ -1,6 +1,6 @@
 """Trains five iterations of a small job on some devices and saves what came of it.
 
-`python -m tests.training.train_on_devices VARIANT DEVICES frozen|training OUTPUT.npz`, a process of
+`python -m tests.training.train_on_devices RUN DEVICES frozen|training OUTPUT.npz`, a process of
 its own because devices are set up once. Frozen means batch norm in inference mode. With `TF_CONFIG`
 in the environment it is one worker of several.
 """
@@ -14,7 +14,7 @@ from common.training.batches import BatchPipeline
 from common.training.devices import open_strategy
 from common.training.iterations import CompiledIterations
 from common.training.run import set_precision
-from tests.training.small import VARIANTS, noise_source, small_settings, small_step
+from tests.training.small import RUNS, small_settings, small_step, source_for
 
 ITERATIONS = 5
 STEP_SEED, BATCH_SEED = 3, 5
@@ -35,20 +35,20 @@ class Frozen(keras.Model):
 def main(name, devices, mode, output):
     strategy = open_strategy(int(devices))
     set_precision("float64")
-    variant = VARIANTS[name]
-    settings = small_settings(variant)
+    variant, own = RUNS[name]
+    settings = small_settings(variant, **own)
     with strategy.scope():
         step = small_step(settings, STEP_SEED)
     generator = step.generator
     if mode == "frozen":
         step.generator = Frozen(generator)
         step.generator.build((None, settings.latent_dim))
-    source = noise_source(step.discriminator.input_shape[1])
-    pipeline = BatchPipeline(source, settings, BATCH_SEED)
+    pipeline = BatchPipeline(source_for(settings), settings, BATCH_SEED)
     rows = CompiledIterations(strategy, step, pipeline, settings.n_dis, 0).run(ITERATIONS)
     weights = {
         f"{model.name}/{v.path}": _same_on_all_replicas(strategy, v)
-        for model in (generator, step.discriminator)
+        for model in (generator, step.discriminator, step.average)
+        if model is not None
         for v in model.weights
     }
     scalars = {tag: [row.scalars[tag] for row in rows] for tag in rows[0].scalars}
