@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -288,6 +288,11 @@ def keys_of(variant: Variant) -> list[str]:
     return _keys_for({**default_values(), **variant.choices})
 
 
+def keys_of_job(settings: Settings) -> list[str]:
+    """The names of the keys that have an effect on a job."""
+    return _keys_for(vars(settings))
+
+
 def _keys_for(values: Values) -> list[str]:
     return [
         name
@@ -296,12 +301,14 @@ def _keys_for(values: Values) -> list[str]:
     ]
 
 
-def make_settings(variant: Variant, values: Values) -> Settings:
+def make_settings(variant: Variant, values: Values, droppable: Collection[str] = ()) -> Settings:
     """Checks a job's `{key: value}` and returns its `Settings`.
 
     Args:
         variant: the `Variant`, whose choices hold for the keys that are not given.
         values: what the configuration says.
+        droppable: keys among them that are left out of a job on which they have no effect: those
+            that all jobs of a configuration share.
 
     Raises:
         UserError: an unknown or missing key, or a value of the wrong type or out of range.
@@ -315,15 +322,20 @@ def make_settings(variant: Variant, values: Values) -> Settings:
     complete = {**default_values(), **checked}
     known = _keys_for(complete)
     for name in values:
-        if name not in known:
-            words = FIELDS[name].metadata["only"].words
-            raise UserError(f"{variant.name} has no key {name!r} here: it is for {words}.")
+        if name not in known and name not in droppable:
+            raise UserError(no_effect(variant, name))
     missing = [n for n in known if _is_required(n, complete) and checked.get(n) is None]
     if missing:
         raise UserError(f"{variant.name}: the configuration lacks {', '.join(missing)}.")
     # What the variant chooses for other jobs than this is left out.
     own: dict[str, Any] = {name: value for name, value in checked.items() if name in known}
     return Settings(**{**own, "penalty": penalty_of(complete)})
+
+
+def no_effect(variant: Variant, name: str) -> str:
+    """The message that a key has no effect on any job that has it."""
+    words = FIELDS[name].metadata["only"].words
+    return f"{variant.name} has no key {name!r} here: it is for {words}."
 
 
 def _is_required(name: str, values: Values) -> bool:

@@ -15,7 +15,9 @@ from typing import Any
 
 from common.configuration.settings import (
     Settings,
+    keys_of_job,
     make_settings,
+    no_effect,
     parse_text,
     parse_value,
 )
@@ -121,10 +123,14 @@ def expand(
         raise UserError(f"{file}: there is no job, as every block of test_config has a [] in it.")
     shared = {**sections["global_config"], **job_values}
     jobs = []
+    effective: set[str] = set()
     for values in swept:
-        settings = make_settings(variant, {**shared, **values})
+        settings = make_settings(variant, {**shared, **values}, shared.keys() - values.keys())
+        effective.update(keys_of_job(settings))
         if all(getattr(settings, name) in wanted for name, wanted in conditions.items()):
             jobs.append(Job(settings, folder_name(values, scheduler)))
+    if useless := [name for name in shared if name not in effective]:
+        raise UserError(no_effect(variant, useless[0]))
     if not jobs:
         raise UserError(f"no job of the configuration matches --only {' --only '.join(only)}.")
     distinct: dict[Settings, Job] = {}

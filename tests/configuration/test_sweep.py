@@ -215,6 +215,37 @@ def test_a_device_that_is_listed_twice_is_refused_and_named(gpu):
     refused(config_of(scheduler={"gpu": gpu}), f"device {device} is listed more than once")
 
 
+# Choices
+
+
+def test_normalisation_scale_gamma_network_and_loss_are_swept_in_one_file():
+    modes, losses = ["none", "SN", "BSN"], ["hinge", "wgan_gp", "non_saturating"]
+    common = {
+        "sn_mode": modes,
+        "scale": [1.0, 1.2],
+        "gamma": ["none", "shared", "per_layer"],
+        "loss": losses,
+    }
+    blocks = [{**common, "network": ["cnn"]}, {**common, "network": ["resnet"], "mg": [1]}]
+    sweep = expand(NO_GAMMA, config_of(*blocks, d_gp_coe=10.0, sn_iterations=2))
+    assert len(sweep.jobs) == sweep.count == 2 * 3 * 2 * 3 * 3
+    found = {
+        (s.network, s.sn_mode, s.scale, s.gamma, s.loss) for s in (j.settings for j in sweep.jobs)
+    }
+    assert found == set(
+        product(["cnn", "resnet"], modes, [1.0, 1.2], ["none", "shared", "per_layer"], losses)
+    )
+    for job in sweep.jobs:  # what is shared reaches the jobs on which it has an effect
+        assert (job.settings.d_gp_coe is not None) == (job.settings.loss == "wgan_gp")
+        assert (job.settings.sn_iterations == 2) == (job.settings.sn_mode != "none")
+    assert "gamma-shared," in sweep.jobs[3].folder
+
+
+def test_a_shared_key_without_effect_on_any_job_is_refused():
+    refused(config_of({"sn_mode": ["LN", "none"]}, sn_iterations=2), "'sn_iterations'", "it is for")
+    refused(config_of(), "'last_batch'", overrides=["last_batch=drop"])
+
+
 # --set
 
 
