@@ -129,7 +129,13 @@ def test_a_records_own_modules_are_not_imported_unless_trusted(tmp_path, monkeyp
         TrainedRun(tmp_path / "run", ["evil"])
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "no_gamma_resnet" else ())
+        for name in VARIANTS
+    ],
+)
 def test_a_run_of_an_earlier_version_is_known_by_its_checkpoint_and_goes_on(tmp_path, name):
     """Its record has no choices; the variant's folder says them when it goes on."""
     step = train(tmp_path / "run", name, evaluate=False, iteration=2)

@@ -49,7 +49,12 @@ CHOICES = {
 CASES = [
     *(pytest.param(name, {}, id=name) for name in VARIANTS),
     *(pytest.param("no_gamma_cnn", changes, id=name) for name, changes in CHOICES.items()),
-    pytest.param("no_gamma_resnet", {"sn_mode": "CSN"}, id="the norm in residual blocks"),
+    pytest.param(
+        "no_gamma_resnet",
+        {"sn_mode": "CSN"},
+        id="the norm in residual blocks",
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

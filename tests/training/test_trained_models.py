@@ -14,7 +14,13 @@ from tests.training.runs import SEED, train
 from tests.training.small import VARIANTS
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+MARKED = [
+    pytest.param(name, marks=pytest.mark.slow if name == "no_gamma_resnet" else ())
+    for name in VARIANTS
+]
+
+
+@pytest.fixture(scope="module", params=MARKED)
 def trained(request, tmp_path_factory):
     """`(step, folder)` of a small run of each variant."""
     folder = tmp_path_factory.mktemp(request.param) / "run"

@@ -284,8 +284,8 @@ def test_an_image_that_cannot_be_read_is_a_clear_error(tmp_path):
         train(tmp_path / "run", evaluate=False, source=source)
 
 
-def test_memory_is_logged_where_the_variant_says_so(tmp_path):
-    train(tmp_path / "run", "no_gamma_resnet", iteration=2, evaluate=False)
+def test_memory_is_logged_where_the_configuration_says_so(tmp_path):
+    train(tmp_path / "run", iteration=2, evaluate=False, memory_summaries=True)
     events = EventAccumulator(str(tmp_path / "run" / "checkpoint"))
     events.Reload()
     rss, peak = (events.Scalars(f"memory/{name}")[-1].value for name in ("rss", "peak_rss"))
