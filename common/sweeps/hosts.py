@@ -23,9 +23,10 @@ from common.results.run_folder import Attempter
 from common.sweeps.attempt import Task, is_failed_for_good
 from common.sweeps.slots import Slot
 from common.sweeps.worker import LOG_FORMAT, log_to_stderr, stop_on_signals, train_one
+from common.training.checks import check_job
 from common.training.devices import is_chief
 from common.training.errors import WorkerLostError
-from common.training.run import Resources, RunOptions, check_job
+from common.training.run import Resources, RunOptions
 
 _LOG = logging.getLogger("scheduler")
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"

@@ -53,14 +53,14 @@ def main() -> int:
 def _check(message: CheckMessage) -> int:
     """Finds what would keep the jobs from starting; downloads and converts what they share."""
     log_to_stderr("%(message)s")
-    from common.training import run  # noqa: PLC0415 (slow: TensorFlow)
+    from common.training import checks, run  # noqa: PLC0415 (slow: TensorFlow)
 
     options = open_options(message["options"])
-    run.check_devices(message["devices"])
+    checks.check_devices(message["devices"])
     resources = run.Resources(options)
     for values, counts in message["jobs"]:
         for count in counts:
-            run.check_job(Settings(**values), resources, count)
+            checks.check_job(Settings(**values), resources, count)
     return EXIT_OK
 
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,16 +18,14 @@ import tensorflow as tf
 from common.choices import own_module
 from common.configuration.settings import Settings, own_paths
 from common.data import DATASETS, ImageSource, open_source
-from common.errors import UserError
 from common.metrics import PROTOCOLS, open_network
 from common.metrics.evaluation import IMAGES_PER_DEVICE, Evaluator
 from common.metrics.feature_network import FeatureNetwork
 from common.networks import NETWORKS
-from common.networks.build import Networks, build_networks, call_network
+from common.networks.build import Networks, build_networks
 from common.randomness import derive_seed
 from common.results.run_folder import RunFolder
-from common.sampling import SAMPLINGS
-from common.training.batches import BatchPipeline, labels_of
+from common.training.batches import BatchPipeline
 from common.training.devices import (
     is_chief,
     is_one_of_several_workers,
@@ -40,10 +38,6 @@ from common.training.steps import choose_step
 from common.training.trainer import Trainer
 
 _LOG = logging.getLogger(__name__)
-
-
-# Keys that networks and steps are not built from.
-_NOT_OF_NETWORKS = ("run", "seed", "iteration", "g_lr", "d_lr", "is_samples", "fid_samples")
 
 
 @dataclass(frozen=True)
@@ -87,8 +81,14 @@ class Resources:
         self.options = options
         self.strategy = open_strategy(devices)
         self._sources: dict[tuple[Any, ...], ImageSource] = {}
-        self._checked: set[Settings] = set()
+        self._checked: set[Hashable] = set()
         self._networks: dict[str, FeatureNetwork] = {}
+
+    def once(self, key: Hashable, check: Callable[[], None]) -> None:
+        """Calls `check` unless one of the same key has found nothing."""
+        if key not in self._checked:
+            check()
+            self._checked.add(key)
 
     def source(self, settings: Settings) -> ImageSource:
         """The images that a job trains on, an `ImageSource`.
@@ -154,116 +154,6 @@ class Resources:
     def _devices_at_hand(self) -> int:
         return 1 if is_one_of_several_workers() else self.strategy.num_replicas_in_sync
 
-    def check_networks(self, settings: Settings) -> None:
-        """Builds a job's networks, once for all jobs that have the same, and chooses its step.
-
-        Raises:
-            UserError: they cannot be built, do not make images and scores of the right shapes, or
-                cannot be trained by the step that the configuration asks for.
-        """
-        changes_nothing: dict[str, Any] = dict.fromkeys(_NOT_OF_NETWORKS)
-        key = dataclasses.replace(settings, **changes_nothing)
-        if key in self._checked:
-            return
-        keras.backend.clear_session()
-        set_precision(settings.precision)
-        source = self.source(settings)
-        try:
-            networks = networks_for(settings, source, root_seed=0)
-            _try_out(settings, networks, source.classes)
-        except Exception as error:  # whatever a user's own function raises
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise UserError(
-                f"the networks of network={settings.network}, sn_mode={settings.sn_mode} cannot be "
-                f"used: {type(error).__name__}: {reason}"
-            ) from error
-        shapes = [networks.generator.output_shape, networks.discriminator.output_shape]
-        wanted = [(None, *source.image_shape), (None, 1)]
-        if shapes != wanted:
-            raise UserError(
-                f"network={settings.network} makes images of shape {shapes[0]} and scores of shape "
-                f"{shapes[1]}; {settings.dataset} needs {wanted[0]} and {wanted[1]}."
-            )
-        choose_step(settings, networks)
-        self._checked.add(key)
-
-
-def check_devices(count: int) -> None:
-    """Finds that there are fewer GPUs than the configuration names, but some.
-
-    Raises:
-        UserError: there are.
-    """
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    if 0 < gpus < count:
-        raise UserError(
-            f"the configuration's `gpu` names {count} devices and TensorFlow sees {gpus}: correct "
-            "the ids in config.py, or say --set gpu=0."
-        )
-
-
-def check_job(settings: Settings, resources: Resources, replicas: int) -> None:
-    """Finds what would keep a job from starting, before any job is trained.
-
-    Args:
-        settings: the job's `Settings`.
-        resources: the `Resources`.
-        replicas: how many devices it is to be trained on.
-
-    Raises:
-        UserError: data or network are missing, or the configuration does not fit them.
-    """
-    source = resources.source(settings)
-    _check_shape(settings, source)
-    _check_batches(settings, len(source), replicas)
-    if NETWORKS[settings.network].labelled:
-        labels_of(source)
-    if settings.jit_compile and replicas > 1:
-        raise UserError(f"jit_compile=True is for one device, and the job has {replicas}.")
-    if settings.num_gpus not in (None, replicas):
-        raise UserError(
-            f"num_gpus={settings.num_gpus}, and the job's entry of `gpu` in config.py names "
-            f"{replicas} device(s): make them agree."
-        )
-    if settings.step == "fused" or own_paths(dataclasses.asdict(settings)):
-        resources.check_networks(settings)
-    resources.feature_network(settings)
-
-
-def _check_shape(settings: Settings, source: ImageSource) -> None:
-    row = NETWORKS[settings.network]
-    shape = tuple(source.image_shape)
-    wanted = row.image_shape(settings.mg)
-    if wanted is not None and wanted != shape:
-        fitting = shape[0] * settings.mg // wanted[0]
-        raise UserError(
-            f"mg={settings.mg} gives images of {wanted[0]}x{wanted[1]}, and {settings.dataset} has "
-            f"images of shape {shape}: say --set mg={fitting} or --only mg={fitting}."
-        )
-    if row.image_shapes and shape not in row.image_shapes:
-        raise UserError(
-            f"network={settings.network} is for images of shape "
-            f"{' or '.join(map(str, row.image_shapes))}, and {settings.dataset} has {shape}."
-        )
-
-
-def _check_batches(settings: Settings, images: int, replicas: int) -> None:
-    sizes = {
-        name: getattr(settings, name) for name in ("batch_size", "d_batch_size", "g_batch_size")
-    }
-    drawn = settings.d_batch_size or settings.batch_size
-    if SAMPLINGS[settings.sampling].in_epochs:
-        if settings.last_batch == "drop" and drawn > images:
-            raise UserError(
-                f"a batch of {drawn} images is more than the {images:,} of {settings.dataset}, and "
-                "last_batch=drop leaves none: take smaller batches, or last_batch=keep."
-            )
-        if settings.last_batch == "keep" and images % drawn:
-            sizes["an epoch's last batch"] = images % drawn
-    for name, size in sizes.items():
-        if size is not None and size % replicas:
-            raise UserError(f"{name}={size} cannot be split equally among {replicas} devices.")
-
 
 def train_job(
     settings: Settings,
@@ -317,16 +207,6 @@ def train_job(
     )
     trainer.train(stop_requested)
     folder.finish()
-
-
-def _try_out(settings: Settings, networks: Networks, classes: int | None) -> None:
-    """Calls both networks once: what is wrong in a call does not show when they are built."""
-    latents = tf.zeros([2, settings.latent_dim], keras.config.floatx())
-    labels = None
-    if NETWORKS[settings.network].labelled and classes is not None:
-        labels = tf.constant([0, classes - 1], tf.int64)
-    images = call_network(networks.generator, latents, labels, training=False)
-    call_network(networks.discriminator, images, labels, training=False)
 
 
 def networks_for(settings: Settings, source: ImageSource, root_seed: int) -> Networks:

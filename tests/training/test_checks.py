@@ -11,6 +11,7 @@ from common.choices import search_in
 from common.errors import UserError
 from common.results.run_folder import RunFolder
 from common.training import run
+from common.training.checks import check_job
 from common.training.trained_models import open_models
 from common.training.trained_run import TrainedRun
 from tests.training.runs import train
@@ -47,15 +48,15 @@ def settings_of(kind="no_gamma_cnn", **changes):
 )
 def test_what_does_not_fit(resources, changes, replicas, message):
     with pytest.raises(UserError, match=message):
-        run.check_job(settings_of(**changes), resources, replicas)
+        check_job(settings_of(**changes), resources, replicas)
 
 
 def test_what_fits(resources):
-    run.check_job(settings_of(), resources, 2)
-    run.check_job(settings_of("labels"), resources, 1)
-    run.check_job(settings_of(step="fused"), resources, 1)
+    check_job(settings_of(), resources, 2)
+    check_job(settings_of("labels"), resources, 1)
+    check_job(settings_of(step="fused"), resources, 1)
     whole_epochs = {"sampling": "shuffled", "last_batch": "drop", "batch_size": 64}
-    run.check_job(settings_of(**whole_epochs), resources, 2)
+    check_job(settings_of(**whole_epochs), resources, 2)
 
 
 WRONG = """
@@ -90,7 +91,35 @@ def test_networks_of_ones_own_that_make_something_else(resources, tmp_path, name
     search_in([tmp_path])
     settings = settings_of(network=f"wrong_networks:{name}")
     with pytest.raises(UserError, match=rf"network=wrong_networks:{name} .*{words}"):
-        run.check_job(settings, resources, 1)
+        check_job(settings, resources, 1)
+
+
+WRONG_LOSSES = """
+import tensorflow as tf
+from common.losses import Loss, Penalty
+
+def mean(scores):
+    return tf.reduce_mean(scores)
+
+vector = Loss(mean, lambda scores: scores, mean)
+broken = Loss(mean, mean, lambda scores: scores.no_such_thing)
+penalty = Penalty(lambda inputs: inputs.no_such_thing)
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss": "wrong_losses:vector"}, "the fake term of the loss has the shape"),
+        ({"loss": "wrong_losses:broken"}, "no_such_thing"),
+        ({"penalty": "wrong_losses:penalty", "d_gp_coe": 1.0}, "no_such_thing"),
+    ],
+)
+def test_losses_of_ones_own_that_cannot_be_computed(resources, tmp_path, changes, words):
+    (tmp_path / "wrong_losses.py").write_text(WRONG_LOSSES)
+    search_in([tmp_path])
+    with pytest.raises(UserError, match=rf"wrong_losses:.*cannot be used.*{words}"):
+        check_job(settings_of(**changes), resources, 1)
 
 
 def test_a_run_records_its_step_its_labels_and_the_files_of_ones_own(tmp_path, resources):

@@ -13,7 +13,6 @@ from common.training.trained_models import holds_models, open_models
 from tests.training.runs import SEED, train
 from tests.training.small import VARIANTS
 
-
 MARKED = [
     pytest.param(name, marks=pytest.mark.slow if name == "no_gamma_resnet" else ())
     for name in VARIANTS
