@@ -200,7 +200,7 @@ def _refuse_names_of_others(variant: Variant, sweep: Sweep, folder: Path, file: 
     ours = {job.folder: job for job in sweep.jobs}
     results = results_folder(folder, sweep.scheduler)
     for other in (folder / "config.py", *other_configs(folder)):
-        if other == file or not other.is_file():
+        if not other.is_file() or (file.is_file() and other.samefile(file)):
             continue
         try:
             theirs = expand(variant, load_config(other), file=other.name)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.configuration.settings import keys_of
+from common.configuration.settings import default_values, keys_of
 from common.configuration.sweep import Job
 from common.networks import NETWORKS
 from common.networks.normalization import method_name
@@ -54,10 +54,11 @@ def configuration(variant: Variant, config: Mapping[str, Any]) -> dict[str, Any]
         config: the variant's own configuration, whose `scheduler_config` is kept.
     """
     keys = keys_of(variant)
-    changes = NETWORKS[variant.choices["network"]].demo
+    choices = {**default_values(), **variant.choices}
+    changes = NETWORKS[choices["network"]].demo
     swept = {key: changes.get(key, value) for key, value in _SWEPT.items()}
     common = {key: [value] for key, value in swept.items() if key in keys}
-    if variant.choices["gamma"] == "none":
+    if choices["gamma"] == "none":
         methods = [{"sn_mode": ["SN"], "scale": [1.0]}, {"sn_mode": ["BSN"], "scale": [1.2]}]
     else:
         methods = [{"sn_mode": ["SN"]}, {"sn_mode": ["BSN"]}]

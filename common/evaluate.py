@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from common import flag_values
+from common.choices import search_in
 from common.errors import UserError
 from common.exit_status import EXIT_OK, EXIT_USER_ERROR
 from common.metrics import (
@@ -107,7 +108,8 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string(
         "trust",
         [],
-        "MODULE: import this module of your own, which a run's record names; may be repeated",
+        "FOLDER/MODULE.py (or MODULE, where Python finds it): import this module of your own, "
+        "which a run's record names; may be repeated",
         flag_values=values,
     )
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
@@ -145,7 +147,7 @@ def _evaluate_run(values: flags.FlagValues) -> dict[str, Any]:
         recorded_metrics,
     )
 
-    run = TrainedRun(values.run, values.trust)
+    run = TrainedRun(values.run, _trusted(values.trust))
     names: Sequence[str] = parse_metrics(values.metrics) if values.metrics else ()
     network = values.feature_network
     if not (values.metrics and network):
@@ -233,13 +235,23 @@ def _open_set(text: str, values: flags.FlagValues) -> Any:
             f"the set {text!r} has no name; name a file or folder, such as {path}/images"
         )
     if holds_models(path):
-        return open_models(path, values.trust).images(values.samples, values.seed)
+        return open_models(path, _trusted(values.trust)).images(values.samples, values.seed)
     if not path.exists():
         raise UserError(
             f"{text}: no such file, folder or checkpoint, and no data set of that name "
             f"({', '.join(DATASETS)})"
         )
     return open_files(path)
+
+
+def _trusted(texts: Sequence[str]) -> list[str]:
+    """The names of modules that `--trust` gives; the folders of files are searched for modules."""
+    for text in texts:
+        if text.endswith(".py"):
+            if not Path(text).is_file():
+                raise UserError(f"--trust={text}: there is no such file")
+            search_in([Path(text).absolute().parent])
+    return [Path(text).stem if text.endswith(".py") else text for text in texts]
 
 
 def _print_table(rows: Mapping[str, Mapping[str, float]]) -> None:

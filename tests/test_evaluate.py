@@ -231,8 +231,9 @@ def test_a_metric_of_ones_own_is_measured_in_training_and_later(
     before = run.metrics_path.read_bytes()
     assert before.startswith(b"global_id,digits_fid,digits_diversity\r\n")
     drop_rows(run, 3)
-    assert "--trust=own_metric_of_a_run" in evaluate(f"--run={run.path}")
-    trusting = [f"--run={run.path}", "--trust=own_metric_of_a_run"]
+    assert "--trust=FOLDER/own_metric_of_a_run.py" in evaluate(f"--run={run.path}")
+    assert "no such file" in evaluate(f"--run={run.path}", "--trust=nowhere/own_metric_of_a_run.py")
+    trusting = [f"--run={run.path}", f"--trust={tmp_path / 'own_metric_of_a_run.py'}"]
     assert evaluate(*trusting)["added"] == [3]
     assert run.metrics_path.read_bytes() == before
     np.save(tmp_path / "black.npy", np.zeros([9, 32, 32, 3], np.uint8))

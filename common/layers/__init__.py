@@ -8,6 +8,7 @@ from common.layers.image_wise import layer_that_couples_images
 from common.layers.layer_norm import LayerNorm
 from common.layers.leaky_relu import LeakyReLU
 from common.layers.reparametrized import Gamma, Reparametrized, Unnormalized
+from common.layers.repeatable import layer_that_tells_passes_apart
 from common.layers.spectral_norm import (
     BidirectionalScaledSN,
     SpectralNormalized,
@@ -39,6 +40,7 @@ __all__ = [
     "UpsamplingConv2D",
     "collapse",
     "layer_that_couples_images",
+    "layer_that_tells_passes_apart",
     "moving_average_advances",
     "spectral_layers",
 ]

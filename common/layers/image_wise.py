@@ -2,7 +2,8 @@
 
 A layer's class declares so with `takes_image_weights = True`, in its own body: its output for an
 image depends on that image alone, and the gradients of its variables, if any, are weighted image by
-image through `common.layers.image_weights`. A class derived from it declares it anew, since it may
+image through `common.layers.image_weights`. It keeps no state that passes change, but for the `u`
+of the normalising wrappers. A class derived from it declares it anew, since it may
 do anything.
 """
 
@@ -16,7 +17,7 @@ from common.layers.linear_maps import LINEAR_LAYERS
 from common.layers.reparametrized import Gamma, Reparametrized
 
 # Keras' own without variables and randomness; of exactly these classes.
-_IMAGE_WISE = frozenset(
+IMAGE_WISE = frozenset(
     {
         keras.layers.Activation,
         keras.layers.Add,
@@ -45,7 +46,7 @@ _IMAGE_WISE = frozenset(
         keras.layers.ZeroPadding2D,
     }
 )
-_WRAPPED = frozenset({*LINEAR_LAYERS, ResidualConv2D, UpsamplingConv2D, MeanPoolingConv2D})
+WRAPPED = frozenset({*LINEAR_LAYERS, ResidualConv2D, UpsamplingConv2D, MeanPoolingConv2D})
 _ACTIVATIONS = frozenset(
     {
         keras.activations.celu,
@@ -95,9 +96,9 @@ def _output_shape(model: keras.Model) -> tuple[int | None, ...]:
 
 def _reason_in_graph(model: keras.Layer) -> str | None:
     if not is_plain_model(model):
-        return f"{_named(model)} is not a functional or sequential model, whose graph can be seen."
+        return f"{named(model)} is not a functional or sequential model, whose graph can be seen."
     if not model.built or not model.outputs:
-        return f"{_named(model)} is not built."
+        return f"{named(model)} is not built."
     gammas: set[int] = set()
     for call in graph_calls(model):
         reason = _reason_in_call(call, gammas)
@@ -116,9 +117,9 @@ def _reason_in_call(call: GraphCall, gammas: set[int]) -> str | None:
 def _reason_of_gamma(call: GraphCall, gammas: set[int]) -> str | None:
     gamma = _gamma_argument(call)
     if gamma is not None and id(gamma) not in gammas:
-        return f"{_named(call.operation)} has a gamma that is not a Gamma layer's."
+        return f"{named(call.operation)} has a gamma that is not a Gamma layer's."
     if any(id(tensor) in gammas for tensor in call.inputs if tensor is not gamma):
-        return f"{_named(call.operation)} uses a shared gamma, whose gradient only wrappers weight."
+        return f"{named(call.operation)} uses a shared gamma, whose gradient only wrappers weight."
     return None
 
 
@@ -126,13 +127,13 @@ def _reason_of_layer(call: GraphCall) -> str | None:
     layer = call.operation
     if isinstance(layer, keras.Model):
         return _reason_in_graph(layer)
-    if _declares(layer):
+    if declares_image_weights(layer):
         return _reason_in_wrapped(layer) if isinstance(layer, Reparametrized) else None
-    if type(layer) not in _IMAGE_WISE:
+    if type(layer) not in IMAGE_WISE:
         return _reason_of_other(layer)
     if isinstance(layer, keras.layers.Concatenate) and _is_batch_axis(layer.axis, call.inputs):
-        return f"{_named(layer)} concatenates along the batch."
-    return _reason_in_activation(layer)
+        return f"{named(layer)} concatenates along the batch."
+    return reason_in_activation(layer)
 
 
 def _gamma_argument(call: GraphCall) -> keras.KerasTensor | None:
@@ -141,40 +142,41 @@ def _gamma_argument(call: GraphCall) -> keras.KerasTensor | None:
     return call.kwargs.get("gamma", call.args[1] if len(call.args) > 1 else None)
 
 
-def _declares(layer: keras.Operation) -> bool:
+def declares_image_weights(layer: keras.Operation) -> bool:
+    """Whether a layer's own class says that it takes image weights."""
     return vars(type(layer)).get("takes_image_weights") is True
 
 
 def _reason_in_wrapped(wrapper: Reparametrized) -> str | None:
-    if type(wrapper.layer) not in _WRAPPED:
+    if type(wrapper.layer) not in WRAPPED:
         return (
             f"{wrapper.name} wraps a {type(wrapper.layer).__name__}, which is not known to treat "
             "each image alone."
         )
-    return _reason_in_activation(wrapper.layer, wrapper)
+    return reason_in_activation(wrapper.layer, wrapper)
 
 
 def _reason_of_other(layer: keras.Operation) -> str:
     if isinstance(layer, keras.Layer) and layer.weights:
         return (
-            f"{_named(layer)} has variables, and does not declare that their gradients take image "
+            f"{named(layer)} has variables, and does not declare that their gradients take image "
             "weights (takes_image_weights = True in the class)."
         )
-    return f"{_named(layer)} is not known to treat each image alone."
+    return f"{named(layer)} is not known to treat each image alone."
 
 
-def _reason_in_activation(layer: keras.Layer, named: keras.Layer | None = None) -> str | None:
+def reason_in_activation(layer: keras.Layer, shown: keras.Layer | None = None) -> str | None:
+    """What speaks against a layer's activation; `shown` is the layer to name, if another."""
     activation: Callable[..., object] | None = getattr(layer, "activation", None)
     if activation is None or any(activation is known for known in _ACTIVATIONS):
         return None
-    return (
-        f"{_named(named or layer)} has an activation that is not known to treat each image alone."
-    )
+    return f"{named(shown or layer)} has an activation that is not known to treat each image alone."
 
 
 def _is_batch_axis(axis: int, inputs: Iterable[keras.KerasTensor]) -> bool:
     return any(axis in (0, -len(tensor.shape)) for tensor in inputs)
 
 
-def _named(layer: keras.Operation) -> str:
+def named(layer: keras.Operation) -> str:
+    """A layer as messages name it."""
     return f"{layer.name} ({type(layer).__name__})"

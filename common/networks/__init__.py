@@ -47,6 +47,9 @@ class NetworkSpec:
 class Network:
     """A generator and a discriminator that belong together.
 
+    Whatever is random in their layers comes from the layers' own seed generators (as of Keras'
+    dropout), never from Keras' global one: checkpoints hold the former, and runs resume exactly.
+
     Attributes:
         generator: `f(NetworkSpec)` -> a Keras model from latents `[n, latent_dim]` to images
             `[n, h, w, c]` in [-1, 1]. If `labelled`, its inputs are `[latents, labels]`, the labels

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 from common.configuration.settings import Settings
 from common.networks import NETWORKS, ImageShape, NetworkSpec
@@ -44,20 +45,28 @@ def build_networks(
     row = NETWORKS[settings.network]
     seed = initializer_seed(root_seed, "layers without seeds of their own")
 
-    def build(function: Callable[[NetworkSpec], keras.Model], spec: NetworkSpec) -> keras.Model:
+    def build(
+        function: Callable[[NetworkSpec], keras.Model], spec: NetworkSpec, shape: tuple[int, ...]
+    ) -> keras.Model:
         keras.utils.set_random_seed(seed)  # for users' own layers
-        return function(spec)
+        model = function(spec)
+        if not model.built:  # subclassed, or without a declared input: it has no variables yet
+            labels = None if spec.classes is None else tf.zeros([1], tf.int64)
+            inputs = tf.zeros([1, *shape], keras.config.floatx())
+            call_network(model, inputs, labels, training=False)
+        return model
 
     def spec(normalization: WeightNormalization) -> NetworkSpec:
         labels = classes if row.labelled else None
         return NetworkSpec(settings, image_shape, normalization, labels, root_seed)
 
     of_generator = spec(WeightNormalization.of_generator(settings))
+    latents = (settings.latent_dim,)
     of_discriminator = spec(WeightNormalization.of_discriminator(settings))
     return Networks(
-        build(row.generator, of_generator),
-        build(row.discriminator, of_discriminator),
-        None if settings.ema_decay is None else build(row.generator, of_generator),
+        build(row.generator, of_generator, latents),
+        build(row.discriminator, of_discriminator, image_shape),
+        None if settings.ema_decay is None else build(row.generator, of_generator, latents),
     )
 
 

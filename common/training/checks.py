@@ -22,7 +22,7 @@ _OF_NETWORKS = (
     *("dataset", "expected_images", "expected_classes", "precision", "step"),
     *("network", "mg", "width", "latent_dim", "loss", "penalty"),
     *("sn_mode", "g_sn_mode", "gamma", "sn_iterations", "sn_gradient", "sn_advance", "sn_epsilon"),
-    *("ema_decay", "redraw_latents", "batch_norm_in_d_steps"),
+    *("scale", "ema_decay", "redraw_latents", "batch_norm_in_d_steps"),
 )
 
 
@@ -116,27 +116,31 @@ def check_networks(settings: Settings, resources: Resources) -> None:
     source = resources.source(settings)
     try:
         networks = networks_for(settings, source, root_seed=0)
-        _try_out(settings, networks, source.classes)
+        shapes = _try_out(settings, networks, source.classes)
     except Exception as error:  # whatever a user's own function raises
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(
             f"network={settings.network}, sn_mode={settings.sn_mode}, loss={settings.loss}, "
             f"penalty={settings.penalty} cannot be used: {type(error).__name__}: {reason}"
         ) from error
-    shapes = [networks.generator.output_shape, networks.discriminator.output_shape]
-    wanted = [(None, *source.image_shape), (None, 1)]
+    wanted = (2, *source.image_shape), (2, 1)
     if shapes != wanted:
         raise UserError(
-            f"network={settings.network} makes images of shape {shapes[0]} and scores of shape "
-            f"{shapes[1]}; {settings.dataset} needs {wanted[0]} and {wanted[1]}."
+            f"network={settings.network} makes of two latents images of shape {shapes[0]} and "
+            f"scores of shape {shapes[1]}; {settings.dataset} needs {wanted[0]} and {wanted[1]}."
         )
     choose_step(settings, networks)
 
 
-def _try_out(settings: Settings, networks: Networks, classes: int | None) -> None:
-    """Calls the networks, the loss and the penalty once.
+def _try_out(
+    settings: Settings, networks: Networks, classes: int | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Calls the networks, the loss and the penalty once, on two latents.
 
     What is wrong in a call does not show when networks are built.
+
+    Returns:
+        The shapes of the images and of the scores.
     """
     latents = tf.zeros([2, settings.latent_dim], keras.config.floatx())
     labels = None
@@ -157,3 +161,4 @@ def _try_out(settings: Settings, networks: Networks, classes: int | None) -> Non
     for name, term in terms.items():
         if term.shape != ():
             raise ValueError(f"the {name} term of the loss has the shape {term.shape}, not ()")
+    return tuple(images.shape), tuple(scores.shape)

@@ -27,12 +27,12 @@ def sums_of_squares(
         tensors: what to square and sum, in the order of the model's trainable variables.
     """
     halves = {
-        variable.path: tf.nn.l2_loss(tensor)
+        id(variable): tf.nn.l2_loss(tensor)
         for variable, tensor in zip(model.trainable_variables, tensors, strict=True)
     }
     return {
         f"{kind}/{network}/{layer.name}": 2
-        * tf.reduce_sum(tf.stack([halves[variable.path] for variable in layer.trainable_variables]))
+        * tf.reduce_sum(tf.stack([halves[id(variable)] for variable in layer.trainable_variables]))
         for layer in model.layers
         if layer.trainable_variables
     }

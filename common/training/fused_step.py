@@ -8,13 +8,12 @@ discriminator's, one pass of the generator serves both.
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import keras
 import tensorflow as tf
 
 from common.configuration.settings import Settings
 from common.layers import (
-    BatchNorm,
     layer_that_couples_images,
+    layer_that_tells_passes_apart,
     moving_average_advances,
     spectral_layers,
 )
@@ -22,7 +21,13 @@ from common.layers.image_weights import ImageWeights
 from common.losses import PenaltyInputs
 from common.losses.penalties import slopes
 from common.networks.build import Networks
-from common.training.plain_step import Gradients, PlainStep, Scalars
+from common.training.plain_step import (
+    Gradients,
+    PlainStep,
+    Scalars,
+    changed_by_passes,
+    dense_gradients,
+)
 from common.training.scalars import slope_scalars
 from common.training.step import (
     DiscriminatorBatch,
@@ -39,18 +44,12 @@ def why_not_fused(settings: Settings, networks: Networks) -> str | None:
                 return f"{model.name} layer {layer.name} advances u in every pass"
     if reason := layer_that_couples_images(networks.discriminator):
         return f"discriminator {reason}"
+    if state := changed_by_passes(networks.discriminator):
+        return f"discriminator variable {state[0].path} may count passes"
     if settings.redraw_latents and settings.batch_norm_in_d_steps:
         return None  # every pass of the generator is one of its own, and counts
-    return _state_that_counts_passes(networks.generator)
-
-
-def _state_that_counts_passes(generator: keras.Model) -> str | None:
-    """Names a layer whose state does not advance as often as `moving_average_advances` says."""
-    for layer in generator.layers:
-        has_state = any(not variable.trainable for variable in layer.variables)
-        if has_state and type(layer) is not BatchNorm and layer not in spectral_layers(generator):
-            return f"generator layer {layer.name} keeps state of its own in every pass"
-    return None
+    reason = layer_that_tells_passes_apart(networks.generator)
+    return reason and f"generator {reason}"
 
 
 class FusedStep(PlainStep):
@@ -95,7 +94,7 @@ class FusedStep(PlainStep):
             loss = self._loss.generator(self._score(fake, labels))
             scaled_loss = self.optimizers.generator.scale_loss(loss)
         by_images = discriminator_tape.gradient(scaled_loss, fake)
-        gradients = tape.gradient(fake, self._variables(self.generator), by_images)
+        gradients = dense_gradients(tape, fake, self._variables(self.generator), by_images)
         return self._generator_updated(loss, gradients)
 
     def _discriminator_gradients(
@@ -109,7 +108,7 @@ class FusedStep(PlainStep):
             )
             scalars |= self._penalized(scalars, penalty)
             gradients = [
-                g if p is None else g + self.settings.d_gp_coe * p
+                g if p is None else g + self.settings.d_gp_coe * tf.convert_to_tensor(p)
                 for g, p in zip(gradients, penalty_gradients, strict=True)
             ]
         return scalars, gradients
@@ -126,7 +125,7 @@ class FusedStep(PlainStep):
             scalars, by_scores = self._loss_by_scores(scores)
             # Under loss scaling the seeds of the chain stay 1; the sums over images are scaled.
             weights.set(tf.reshape(self.optimizers.discriminator.scale_loss(by_scores), [-1]))
-            by_images, by_variables = tape.gradient(scores, (images, variables))
+            by_images, *by_variables = dense_gradients(tape, scores, [images, *variables])
         return scalars | slope_scalars(*tf.split(slopes(by_images), 2)), by_variables
 
     def _loss_by_scores(self, scores: tf.Tensor) -> tuple[Scalars, tf.Tensor]:

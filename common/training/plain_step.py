@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from common.configuration.settings import Settings
+from common.keras_private import all_layers
 from common.layers import BatchNorm, moving_average_advances, spectral_layers
 from common.losses import LOSSES, PENALTIES, PenaltyInputs
 from common.losses.penalties import slopes
@@ -141,7 +142,7 @@ class PlainStep:
             if self._penalty:
                 scalars |= self._penalized(scalars, self._penalty(self._inputs(batch, fake)))
             loss = self.optimizers.discriminator.scale_loss(scalars["loss/d"])
-        gradients = _dense_gradients(tape, loss, variables)
+        gradients = dense_gradients(tape, loss, variables)
 
         def measured_slopes() -> Scalars:
             by_real, by_fake = tape.gradient(real_scores, real), tape.gradient(fake_scores, fake)
@@ -223,7 +224,7 @@ class PlainStep:
             fake = self._generate(batch.latents, batch.labels)
             loss = self._loss.generator(self._score(fake, batch.labels))
             scaled_loss = self.optimizers.generator.scale_loss(loss)
-        gradients = _dense_gradients(tape, scaled_loss, self._variables(self.generator))
+        gradients = dense_gradients(tape, scaled_loss, self._variables(self.generator))
         return self._generator_updated(loss, gradients)
 
     def _generator_updated(self, loss: tf.Tensor, gradients: Gradients) -> StepResult:
@@ -273,22 +274,22 @@ def _no_slopes() -> Scalars:
     return slope_scalars(none, none)
 
 
-def _dense_gradients(
-    tape: tf.GradientTape, loss: tf.Tensor, variables: list[tf.Variable]
+def dense_gradients(
+    tape: tf.GradientTape, targets: tf.Tensor, sources: list[Any], upstream: Any = None
 ) -> Gradients:
-    """Gradients as tensors, zeros where the loss does not depend on a variable.
+    """Gradients as tensors, zeros where the targets do not depend on a source.
 
     An embedding's is zero in the rows of absent labels, which Adam still moves by their momentum.
     """
     zero = tf.UnconnectedGradients.ZERO
-    gradients = tape.gradient(loss, variables, unconnected_gradients=zero)
+    gradients = tape.gradient(targets, sources, upstream, unconnected_gradients=zero)
     return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
 @contextlib.contextmanager
 def _state_kept(model: keras.Model) -> Iterator[None]:
     """Leaves everything that training-mode passes change as it was: moving averages, stored `u`."""
-    state = _changed_by_passes(model)
+    state = changed_by_passes(model)
     with moving_average_advances(0):
         before = [tf.identity(variable.value) for variable in state]
         yield
@@ -296,14 +297,9 @@ def _state_kept(model: keras.Model) -> Iterator[None]:
             variable.assign(value)
 
 
-def _changed_by_passes(model: keras.Model) -> list[keras.Variable]:
-    """Variables that training-mode passes change, whatever `moving_average_advances` says."""
-    kept_otherwise = [layer for layer in model.layers if type(layer) is BatchNorm]
+def changed_by_passes(model: keras.Model) -> list[keras.Variable]:
+    """Variables that training-mode passes may change, whatever `moving_average_advances` says."""
+    kept_otherwise = [layer for layer in all_layers(model) if type(layer) is BatchNorm]
     kept_otherwise += [x for x in spectral_layers(model) if not x.advances_in_passes]
-    return [
-        variable
-        for layer in model.layers
-        if not any(layer is other for other in kept_otherwise)
-        for variable in layer.variables
-        if not variable.trainable
-    ]
+    exempt = {id(variable) for layer in kept_otherwise for variable in layer.variables}
+    return [v for v in model.variables if not v.trainable and id(v) not in exempt]

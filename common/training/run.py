@@ -182,7 +182,7 @@ def train_job(
     evaluator = resources.evaluator(settings, root_seed)
     start_up.lap("metrics")
     conditions = {
-        **_conditions(settings, source),
+        **_conditions(settings, source, resources.options),
         "metrics": describe_metrics(evaluator),
         "replicas": resources.strategy.num_replicas_in_sync,
     }
@@ -214,7 +214,7 @@ def networks_for(settings: Settings, source: ImageSource, root_seed: int) -> Net
     return build_networks(settings, root_seed, source.image_shape, source.classes)
 
 
-def _conditions(settings: Settings, source: ImageSource) -> dict[str, Any]:
+def _conditions(settings: Settings, source: ImageSource, options: RunOptions) -> dict[str, Any]:
     """What a run's training depends on beside its settings, JSON-able.
 
     Where nothing but the settings and the data's record matters, nothing but that is named: the
@@ -226,7 +226,8 @@ def _conditions(settings: Settings, source: ImageSource) -> dict[str, Any]:
         conditions["image_shape"] = list(source.image_shape)
     if row.labelled:
         conditions["labels"] = {"classes": source.classes, "sha256": source.labels_sha256}
-    if rows := own_paths(dataclasses.asdict(settings)):
+    of_options = [name for name in (*options.metrics, options.feature_network or "") if ":" in name]
+    if rows := [*own_paths(dataclasses.asdict(settings)), *of_options]:
         conditions["own"] = {
             path: hashlib.sha256(own_module(path).read_bytes()).hexdigest() for path in rows
         }

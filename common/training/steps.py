@@ -29,8 +29,15 @@ def choose_step(settings: Settings, networks: Networks) -> ChosenStep:
         networks: its `Networks`.
 
     Raises:
-        UserError: the configuration asks for the fused step, and it would be wrong.
+        UserError: the configuration asks for the fused step, and it would be wrong; or a network
+            has losses of its own.
     """
+    for model in (networks.generator, networks.discriminator):
+        if model.losses:
+            raise UserError(
+                f"{model.name} adds losses of its own (a regulariser, or add_loss), which training "
+                "would ignore: leave them out, and take a penalty instead."
+            )
     if settings.step == "plain":
         return ChosenStep(PlainStep(settings, networks), "the configuration says so")
     reason = why_not_fused(settings, networks)

@@ -157,6 +157,8 @@ def _open_export(path: Path) -> TrainedModels:
     except Exception as error:  # whatever Keras and TensorFlow make of a damaged file
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"{path} cannot be loaded as a generator: {reason}") from error
+    if isinstance(shape[0], tuple):
+        raise UserError(f"{path} takes {len(shape)} inputs; name its run, which knows the labels")
     if len(shape) != 2 or shape[1] is None:
         raise UserError(f"{path} takes {list(shape)} instead of latents [n, d]: not a generator")
     latent_dim = int(shape[1])

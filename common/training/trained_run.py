@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from common.choices import search_in
 from common.configuration.settings import Settings, own_paths, read_settings
 from common.errors import UserError, shown
 from common.metrics import FEATURE_NETWORKS, METRICS
@@ -66,8 +65,6 @@ class TrainedRun:
     def __init__(self, path: str | Path, trusted: Collection[str] = ()) -> None:
         self._trusted = trusted
         self.folder = RunFolder(path)
-        if trusted:  # which lie beside the configuration, as a rule
-            search_in([self.folder.path.absolute().parents[1]])
         record = self.folder.record
         if record is None:
             raise UserError(f"{path} is not the folder of a run: there is no run.json in it.")
@@ -113,7 +110,7 @@ class TrainedRun:
             if module not in self._trusted:
                 raise UserError(
                     f"{self.folder.record_path} names {shown(path)}, which would be imported: if "
-                    f"the module is your own, say --trust={module}."
+                    f"the module is your own, say --trust=FOLDER/{module}.py."
                 )
 
     @property

@@ -181,4 +181,17 @@ def _trackables(step: PlainStep) -> dict[str, object]:
         "generator_optimizer": step.optimizers.generator,
         "discriminator_optimizer": step.optimizers.discriminator,
     }
-    return trackables if step.average is None else {**trackables, "average": step.average}
+    if step.average is not None:
+        trackables["average"] = step.average
+    return trackables | _random_states(step)
+
+
+def _random_states(step: PlainStep) -> dict[str, object]:
+    """The states of users' dropout and noise layers, which Keras keeps out of a model's weights."""
+    states: dict[str, object] = {}
+    for name in ("generator", "discriminator"):
+        model = getattr(step, name)
+        weights = {id(weight) for weight in model.weights}
+        hidden = [variable for variable in model.variables if id(variable) not in weights]
+        states |= {f"{name}_random_state_{i}": v.value for i, v in enumerate(hidden)}
+    return states

@@ -9,6 +9,8 @@ class WeightNormalized(keras.layers.Wrapper):
     """Divides the kernel by the norm of each output channel's weights."""
 
     def __init__(self, layer, scale, gamma, name):
+        if gamma:
+            raise ValueError("this normalisation has no gamma")
         super().__init__(layer, name=name)
         self.scale = scale
 

@@ -28,7 +28,13 @@ SYSTEMS = {
         bsn.LIMIT,
     ),
     "gan_comparison": System(
-        lambda golden: "cases" in golden, gan_comparison.replay, gan_comparison.LIMIT
+        lambda golden: (
+            any(case.get("name") in gan_comparison.NAMES for case in golden["cases"])
+            if "cases" in golden
+            else False
+        ),
+        gan_comparison.replay,
+        gan_comparison.LIMIT,
     ),
 }
 

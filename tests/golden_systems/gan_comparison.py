@@ -35,14 +35,13 @@ def _spectral_norm(inputs):
     layer(images)
     layer.layer.kernel.assign(kernel)
     layer.u[0].assign(inputs["u"].reshape(layer.u[0].shape))
-    return {name: _pass(layer, images, r) for name in ("pass_1", "pass_2")}
+    return {name: _pass(layer, r) for name in ("pass_1", "pass_2")}
 
 
-def _pass(layer, images, r):
+def _pass(layer, r):
     variable = layer.layer.kernel.value
     with tf.GradientTape() as tape:
-        layer(images, training=True)
-        normalized, _ = layer.normalized_weights()  # of the vectors that the pass has stored
+        normalized, _ = layer.normalized_weights(training=True)  # as a pass does
         loss = tf.reduce_sum(normalized * r)
     return {
         "u": layer.u[0].numpy().ravel(),
@@ -132,6 +131,8 @@ _REPLAYS = {
     "fid": _fid,
 }
 
+NAMES = tuple(_REPLAYS)
+
 # The scores of single splits: mean and deviation are theirs.
 _NOT_RETURNED = {"inception_score/scores"}
 
@@ -156,7 +157,7 @@ def replay(golden, names=None):
 
 def _replay_case(case):
     if case["name"] not in _REPLAYS:
-        return {f"{case['name']} (nothing replays it)": np.inf}
+        return {f"{case['name']}, which nothing replays": np.inf}
     ours = _REPLAYS[case["name"]](_arrays(case["in"]))
     deviations = {}
     for place, golden in _leaves(case["out"], case["name"]):

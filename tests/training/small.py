@@ -36,6 +36,14 @@ RUNS = {
             "adam_form": "pytorch",
         },
     ),
+    "fused labels": (
+        NO_GAMMA_CNN,
+        {"network": "tests.training.own_networks:labelled", "step": "fused"},
+    ),
+    "dropout": (
+        NO_GAMMA_CNN,
+        {"network": "tests.training.own_networks:dropout", "sn_mode": "none"},
+    ),
 }
 
 _VALUES = {

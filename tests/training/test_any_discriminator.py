@@ -4,6 +4,8 @@ The fused step weights gradients image by image, which only the project's layers
 Whatever else a discriminator is made of must be seen, and get the plain step.
 """
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from common.layers import SpectralNormConv2D, SpectralNormDense
 from common.losses import LOSSES
 from common.networks.build import Networks
 from common.training.batches import BatchPipeline
+from common.training.fused_step import why_not_fused
 from common.training.steps import choose_step
 from tests.training.small import VARIANTS, noise_source, small_networks, small_settings
 
@@ -218,3 +221,59 @@ def test_state_is_kept_where_discriminator_steps_must_not_advance_it():
     norm.moving_mean.assign(tf.fill(norm.moving_mean.shape, 1e6))
     step.last_steps(batch_for(settings, conditional=False))
     np.testing.assert_allclose(norm.moving_mean, 1e6 * 0.5, rtol=1e-4)
+
+
+OWN = "tests.training.own_networks"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("subclassed", "is not a functional or sequential model"),
+        ("noisy", r"generator noise \(Noise\) is not known to be the same in every pass"),
+        ("dropout", "Dense"),  # its discriminator's, which wins over the dropout behind it
+    ],
+)
+def test_networks_that_tell_passes_apart_get_the_plain_step(name, reason):
+    settings = small_settings(VARIANTS["no_gamma_cnn"], network=f"{OWN}:{name}", sn_mode="none")
+    networks = small_networks(settings)
+    assert re.search(reason, why_not_fused(settings, networks))
+    assert choose_step(settings, networks).step.name == "plain"
+
+
+class Counting(keras.layers.Layer):
+    """It declares what is not so: its passes change a state of its own."""
+
+    takes_image_weights = True
+
+    def build(self, inputs_shape):
+        self.passes = self.add_weight(shape=(), initializer="zeros", trainable=False, name="passes")
+
+    def call(self, inputs, training=False):
+        if training:
+            self.passes.assign(self.passes + 1)
+        return inputs
+
+
+def test_a_discriminators_own_state_keeps_it_from_the_fused_step():
+    settings, networks = make(lambda: discriminator(Counting(name="counting")))
+    assert "passes" in why_not_fused(settings, networks)
+
+
+@pytest.mark.parametrize(("advances", "passes"), [(True, 3), (False, 1)])
+def test_state_on_a_subclassed_model_itself_counts_as_often_as_passes_should(advances, passes):
+    changes = {"network": f"{OWN}:undeclared", "sn_mode": "none", "n_dis": 2}
+    settings = small_settings(VARIANTS["no_gamma_cnn"], batch_norm_in_d_steps=advances, **changes)
+    networks = small_networks(settings)
+    step = choose_step(settings, networks).step
+    batches = iter(BatchPipeline(noise_source(8), settings, 5).discriminator_batches(0))
+    step.discriminator_step(next(batches))
+    step.last_steps(next(batches))
+    assert networks.generator.passes.numpy() == passes
+
+
+def test_losses_of_layers_are_refused_since_training_would_ignore_them():
+    changes = {"network": f"{OWN}:regularised", "sn_mode": "none"}
+    settings = small_settings(VARIANTS["no_gamma_cnn"], **changes)
+    with pytest.raises(UserError, match="losses of its own"):
+        choose_step(settings, small_networks(settings))

@@ -150,7 +150,7 @@ def test_a_records_own_modules_are_not_imported_unless_trusted(tmp_path, monkeyp
     for key in ("network", "loss", "penalty", "sn_mode", "dataset", "latents"):
         changed = {**record["settings"], key: "evil:x", "restore": False}
         path.write_text(json.dumps({**record, "settings": changed}))
-        with pytest.raises(UserError, match=r"names 'evil:x'.*--trust=evil"):
+        with pytest.raises(UserError, match=r"names 'evil:x'.*--trust=FOLDER/evil"):
             TrainedRun(tmp_path / "run")
         with pytest.raises(UserError, match=f"another configuration.*{key}"):
             RunFolder(tmp_path / "run").check(small_settings(VARIANTS["no_gamma_cnn"]))

@@ -37,6 +37,7 @@ def is_comparable(name):
     [
         pytest.param("diff_gamma_cnn", "frozen", marks=pytest.mark.slow),
         ("labels", "training"),  # no batch norm
+        pytest.param("fused labels", "frozen", marks=pytest.mark.slow),
     ],
 )
 def test_two_devices_train_as_one(tmp_path, name, mode):

@@ -12,11 +12,10 @@ from common.training.plain_step import PlainStep
 from tests.training.plain_layers import plain_copy
 from tests.training.small import (
     VARIANTS,
-    image_shape_of,
-    noise_source,
     small_networks,
     small_settings,
     small_step,
+    source_for,
 )
 
 
@@ -27,8 +26,8 @@ def twins(settings):
     return FusedStep(settings, networks), PlainStep(settings, Networks(*copies))
 
 
-def pipeline_for(settings, labels=None):
-    return BatchPipeline(noise_source(image_shape_of(settings), labels=labels), settings, 5)
+def pipeline_for(settings):
+    return BatchPipeline(source_for(settings), settings, 5)
 
 
 CHOICES = {
@@ -43,6 +42,12 @@ CHOICES = {
     "constant u and v": {"sn_gradient": "constant", "sn_iterations": 2, "sn_epsilon": "maximum"},
     "the convolution's own norm": {"sn_mode": "CSN"},
     "layer norm": {"sn_mode": "LN"},
+    "labels": {"network": "tests.training.own_networks:labelled"},
+    "labels and a penalty": {
+        "network": "tests.training.own_networks:labelled",
+        "penalty": "wgan_gp",
+        "d_gp_coe": 3.0,
+    },
     "PyTorch's Adam": {"adam_form": "pytorch"},
     "uniform latents": {"latents": "uniform"},
 }

@@ -79,6 +79,7 @@ def state_of(step):
         ("no_gamma_cnn", (1, 2)),
         pytest.param("diff_gamma_cnn", (2,), marks=pytest.mark.slow),
         ("labels", (1, 2)),
+        ("dropout", (1,)),
     ],
 )
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, name, stops):
