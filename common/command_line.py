@@ -18,7 +18,7 @@ from common.configuration.files import find_config, load_config, other_configs
 from common.configuration.sweep import Job, Sweep, expand, results_folder
 from common.errors import UserError
 from common.exit_status import EXIT_OK, EXIT_USER_ERROR
-from common.metrics import parse_metrics
+from common.metrics import DEFAULT_METRICS, FEATURE_NETWORKS, METRICS, parse_metrics
 from common.results.run_folder import RunFolder
 from common.sweeps.attempt import Task, record_if_readable
 from common.sweeps.message import TaskMessage
@@ -56,83 +56,71 @@ def main(
         return EXIT_USER_ERROR
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    """All options; their help texts are the reference."""
-    options: dict[str, Any] = {"flag_values": values}
-    flags.DEFINE_multi_string(
-        "only",
-        [],
-        "KEY=VALUE: run only the jobs in which it holds; may be repeated (one key: any of them)",
-        **options,
-    )
-    flags.DEFINE_multi_string(
-        "set", [], "KEY=VALUE: replace a configuration key's value; may be repeated", **options
-    )
-    flags.DEFINE_string(
-        "config",
+# Each option's default and help text; the help texts are the reference.
+_LISTS = {
+    "only": "KEY=VALUE: run only the jobs in which it holds; may be repeated (one key: any)",
+    "set": "KEY=VALUE: replace a configuration key's value; may be repeated",
+}
+_SWITCHES = {
+    "dry_run": "list the jobs and run none",
+    "status": "print where each job stands, and run none; at any time",
+    "demo": "train on the embedded digits for a few minutes, without download",
+    "strict_metrics": "end the training when metrics fail, instead of logging it and leaving their "
+    "row out",
+}
+_TEXTS = {
+    "config": (
         None,
         "NAME: take config_NAME.py of this folder in place of config.py; or the path of a .py file",
-        **options,
-    )
-    flags.DEFINE_bool("dry_run", False, "list the jobs and run none", **options)
-    flags.DEFINE_bool(
-        "status", False, "print where each job stands, and run none; at any time", **options
-    )
-    flags.DEFINE_integer(
-        "retries", 0, "how often a job that has failed is tried again", lower_bound=0, **options
-    )
-    flags.DEFINE_string(
-        "cluster",
+    ),
+    "cluster": (
         None,
         "run the jobs on the Ray cluster at this address; auto for the one this machine is part "
         "of, local for one of this machine alone",
-        **options,
-    )
-    flags.DEFINE_bool(
-        "demo", False, "train on the embedded digits for a few minutes, without download", **options
-    )
-    flags.DEFINE_string(
-        "metrics", "is,fid", "metrics during training: of is, fid, kid, prdc; or none", **options
-    )
-    flags.DEFINE_string(
-        "feature_network",
+    ),
+    "metrics": (
+        ",".join(DEFAULT_METRICS),
+        f"metrics during training: of {', '.join(METRICS)}, or import paths of your own; or none",
+    ),
+    "feature_network": (
         None,
-        "network behind the metrics: inception or digits; by default digits for the data set "
-        "digits and inception for all others",
-        **options,
-    )
-    flags.DEFINE_string(
-        "inception_path",
+        f"network behind the metrics: {', '.join(FEATURE_NETWORKS)}; by default the data set's "
+        "own, digits for the digits and inception for all others",
+    ),
+    "inception_path": (
         None,
         "the frozen Inception graph, as frozen_inception_v1_2015_12_05.tar.gz, .pb or .pth; by "
         "default it is taken from the cache or downloaded there",
-        **options,
-    )
-    flags.DEFINE_string(
-        "inception_sha256",
+    ),
+    "inception_sha256": (
         None,
         "expected SHA-256 of that file; by default that of its first use",
-        **options,
-    )
-    flags.DEFINE_string(
-        "cache_dir", None, "for networks and statistics; by default Keras' own", **options
-    )
-    flags.DEFINE_bool(
-        "strict_metrics",
-        False,
-        "end the training when metrics fail, instead of logging it and leaving their row out",
-        **options,
-    )
-    flags.DEFINE_string(
-        "data_dir", None, "folder of the data sets; by default data in the variant's", **options
-    )
-    flags.DEFINE_string(
-        "data_route",
+    ),
+    "cache_dir": (None, "for networks and statistics; by default Keras' own"),
+    "data_dir": (None, "folder of the data sets; by default data in the variant's"),
+    "data_route": (
         "auto",
-        "where images come from: auto (the file at its place, else tfds), archive, npy or tfds",
-        **options,
+        "where images come from: auto (the file at its place, else tfds), or one of the data set's "
+        "routes, such as archive, npy or tfds",
+    ),
+}
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    for name, text in _LISTS.items():
+        flags.DEFINE_multi_string(name, [], text, flag_values=values)
+    for name, text in _SWITCHES.items():
+        flags.DEFINE_bool(name, False, text, flag_values=values)
+    for name, (default, text) in _TEXTS.items():
+        flags.DEFINE_string(name, default, text, flag_values=values)
+    flags.DEFINE_integer(
+        "retries",
+        0,
+        "how often a job that has failed is tried again",
+        lower_bound=0,
+        flag_values=values,
     )
-    flags.DEFINE_bool("help", False, "show this help", short_name="h", **options)
+    flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
 
 
 def _parse(variant: Variant, argv: Sequence[str]) -> flags.FlagValues | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -85,8 +86,19 @@ def test_all_but_the_normalisation_train_together(tmp_path):
         "own_network:mlp",
         "own_loss:margin",
         "own_penalty:sigmas",
+        "own_metric:diversity",
     }
     assert record["step"]["name"] == "plain"
+    events = EventAccumulator(str(folder / "checkpoint"))
+    events.Reload()
+    real, fake, penalty, total = (
+        events.Scalars(f"loss/d{name}")[0].value for name in ("/real", "/fake", "/gp", "")
+    )
+    assert penalty > 1  # the sum of three squared norms of random kernels
+    assert total == pytest.approx(real + fake + 0.1 * penalty, rel=1e-5)
+    means = [events.Scalars(f"d/{name}")[0].value for name in ("real", "fake")]
+    # Of scores within the margin.
+    assert (real, fake) == pytest.approx((2 - means[0], 2 + means[1]), rel=1e-4)
     with open(folder / "metrics.csv", newline="") as table:
         (row,) = csv.DictReader(table)
     assert float(row["digits_diversity"]) > 0
