@@ -97,8 +97,9 @@ def test_all_but_the_normalisation_train_together(tmp_path):
     assert penalty > 1  # the sum of three squared norms of random kernels
     assert total == pytest.approx(real + fake + 0.1 * penalty, rel=1e-5)
     means = [events.Scalars(f"d/{name}")[0].value for name in ("real", "fake")]
-    # Of scores within the margin.
-    assert (real, fake) == pytest.approx((2 - means[0], 2 + means[1]), rel=1e-4)
+    # No score of a generated image is below the margin of 2; the real ones may be beyond it.
+    assert fake == pytest.approx(2 + means[1], rel=1e-4)
+    assert real >= max(0, 2 - means[0]) - 1e-6
     with open(folder / "metrics.csv", newline="") as table:
         (row,) = csv.DictReader(table)
     assert float(row["digits_diversity"]) > 0
