@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from common.errors import UserError, shown
@@ -42,9 +43,9 @@ class Choices(Mapping[str, Row], Generic[Row]):
         Raises:
             UserError: there is none, or what the import path names is not such a row.
         """
-        if name in self._rows:
+        if isinstance(name, str) and name in self._rows:
             return self._rows[name]
-        if ":" not in name:
+        if not isinstance(name, str) or ":" not in name:
             raise UserError(
                 f"{self.kind}={shown(name)}: the value must be one of {', '.join(self._rows)}; "
                 "or, for one of your own, its import path, module:attribute."
@@ -108,7 +109,7 @@ def import_path(path: str, what: str) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         module = importlib.import_module(name)
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise UserError(
             f"{what}: the module {shown(name)} cannot be imported ({type(error).__name__}: "
             f"{error}). Modules are looked for in the variant's folder, beside the configuration's "
@@ -118,7 +119,7 @@ def import_path(path: str, what: str) -> Any:
         return getattr(module, attribute)
     except AttributeError:
         raise UserError(
-            f"{what}: the module {name} ({module.__file__}) has no {attribute!r}."
+            f"{what}: the module {name} ({_file_of(module)}) has no {attribute!r}."
         ) from None
 
 
@@ -137,7 +138,12 @@ def own_module(path: str) -> Path:
     """
     module, _, attribute = path.partition(":")
     import_path(path, f"{attribute} of your own")
-    file = sys.modules[module].__file__
+    file = _file_of(sys.modules[module])
     if file is None:
         raise UserError(f"{path}: the module {module} is not a file.")
     return Path(file)
+
+
+def _file_of(module: ModuleType) -> str | None:
+    """The file that a module is from; built-in ones and mere folders have none."""
+    return getattr(module, "__file__", None)

@@ -18,7 +18,10 @@ _HARMFUL = ("dependency_optimization", "arithmetic_optimization", "remapping")
 
 
 def restrain() -> None:
-    """Switches off what harms training; to be called before the first of its functions runs."""
+    """Switches off what harms training; to be called before the first function of a network runs.
+
+    An optimiser applies to a function when that is first run, and changes its last digits.
+    """
     tf.config.optimizer.set_experimental_options(dict.fromkeys(_HARMFUL, False))
 
 

@@ -27,7 +27,7 @@ def find_config(name: str, folder: Path) -> Path:
             f"--config={shown(name)}: NAME of a file config_NAME.py in {folder}, or the path of a "
             ".py file, is needed."
         )
-    if not path.is_file():
+    if len(path.name.encode()) > 255 or not path.is_file():
         known = ", ".join(sorted(p.stem.removeprefix("config_") for p in other_configs(folder)))
         raise UserError(
             f"--config={name}: there is no {path}. In {folder} there are: {known or 'none'}."
@@ -54,7 +54,7 @@ def load_config(path: Path) -> Any:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as error:  # whatever the file does
+    except (Exception, SystemExit) as error:  # whatever the file does
         raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     try:
         return module.config

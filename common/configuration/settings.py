@@ -313,7 +313,7 @@ def make_settings(variant: Variant, values: Values, droppable: Collection[str] =
     Raises:
         UserError: an unknown or missing key, or a value of the wrong type or out of range.
     """
-    for name in values:
+    for name in (*variant.choices, *values):
         if name not in FIELDS:
             have = ", ".join(keys_of(variant))
             raise UserError(f"unknown configuration key {name!r}. {variant.name} has: {have}.")

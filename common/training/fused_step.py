@@ -93,7 +93,7 @@ class FusedStep(PlainStep):
             discriminator_tape.watch(fake)
             loss = self._loss.generator(self._score(fake, labels))
             scaled_loss = self.optimizers.generator.scale_loss(loss)
-        by_images = discriminator_tape.gradient(scaled_loss, fake)
+        (by_images,) = dense_gradients(discriminator_tape, scaled_loss, [fake])
         gradients = dense_gradients(tape, fake, self._variables(self.generator), by_images)
         return self._generator_updated(loss, gradients)
 
@@ -132,7 +132,8 @@ class FusedStep(PlainStep):
         with tf.GradientTape() as tape:
             tape.watch(scores)
             scalars = self._losses(*tf.split(scores, 2))
-        return scalars, tape.gradient(scalars["loss/d"], scores)
+        (by_scores,) = dense_gradients(tape, scalars["loss/d"], [scores])
+        return scalars, by_scores
 
     def _penalty_gradients(
         self, function: Callable[[PenaltyInputs], tf.Tensor], inputs: PenaltyInputs

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from common import graph_optimizers
 from common.configuration.settings import Settings
 from common.latents import LATENTS
 from common.metrics.generated import GeneratedImages
@@ -33,6 +34,9 @@ class Sampler:
         root_seed: int,
         classes: int | None = None,
     ) -> None:
+        # Before the first call: images must not depend on whether training or a measurement comes
+        # first in a process, as it does after a resume.
+        graph_optimizers.restrain()
         self._settings = settings
         self._classes = classes
         self._latents = RandomStream(root_seed, "latents of metrics")

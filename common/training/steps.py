@@ -46,6 +46,7 @@ def choose_step(settings: Settings, networks: Networks) -> ChosenStep:
         return ChosenStep(FusedStep(settings, networks), why)
     if settings.step == "fused":
         raise UserError(
-            f"step=fused would compute wrong gradients: {reason}. Say step=plain, or step=auto."
+            f"step=fused would compute wrong gradients: {reason.rstrip('.')}. Say step=plain, or "
+            "step=auto."
         )
     return ChosenStep(PlainStep(settings, networks), reason)

@@ -18,6 +18,7 @@ from common.configuration.settings import (
 )
 from common.data import DATASETS
 from common.errors import UserError
+from common.variant import Variant
 from tests.configuration.variants import (
     DIFF_GAMMA,
     GAMMA_JOB,
@@ -407,3 +408,25 @@ def test_integers_have_an_end(key, end):
     assert check_value(key, end - 1) == end - 1
     with pytest.raises(UserError, match=f"below {end}"):
         check_value(key, end)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("sys:foo", "the module sys (None) has no 'foo'"),
+        ("exits:x", "SystemExit: bye"),
+        (":x", "cannot be imported"),
+        ("json:", "has no ''"),
+        ("a:b:c", "cannot be imported"),
+    ],
+)
+def test_import_paths_that_lead_nowhere_are_one_clear_error(tmp_path, monkeypatch, value, words):
+    (tmp_path / "exits.py").write_text("raise SystemExit('bye')")
+    monkeypatch.syspath_prepend(tmp_path)
+    refused(NO_GAMMA, {**JOB, "loss": value}, words)
+
+
+def test_a_choice_that_no_key_has_is_refused_in_a_variant_too():
+    variant = Variant("mine", network="cnn", gama="none")
+    with pytest.raises(UserError, match="unknown configuration key 'gama'"):
+        make_settings(variant, JOB)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common import graph_optimizers
 from common.training.sampling import Sampler, row_labels
-from tests.training.small import RUNS, VARIANTS, small_settings
+from tests.training.small import RUNS, VARIANTS, small_networks, small_settings
 
 LATENT_DIM = 8
 
@@ -74,3 +75,20 @@ def test_samples_by_number_are_those_of_their_latents_and_labels():
     np.testing.assert_allclose(images[:, 0, 0, 0], latents.numpy()[[3, 1], 0])
     np.testing.assert_array_equal(images[:, 0, 0, 1], labels.numpy()[[3, 1]])
     assert sampler().metric_inputs(7)[1] is None
+
+
+def test_images_are_the_same_before_and_after_training_in_a_process():
+    """After a resume the missing metrics come first, and must be those of an uninterrupted run."""
+    variant, own = RUNS["labels"]
+    settings = small_settings(variant, **own)
+    generator = small_networks(settings).generator
+
+    def images():
+        sampler = Sampler(tf.distribute.get_strategy(), generator, settings, 3, 5)
+        return sampler.generate(*sampler.metric_inputs(0, 200)).numpy()
+
+    graph_optimizers.restrain()
+    after = images()
+    with graph_optimizers.unrestrained():  # as they are where nothing has been trained
+        before = images()
+    np.testing.assert_array_equal(before, after)

@@ -212,3 +212,27 @@ def test_every_normalised_layer_has_its_tags(name, count, tags):
     assert set(tags) <= scalars.keys()
     sigma = [tag for tag in scalars if tag.startswith("d/sigma")]
     assert len(sigma) == 3 * (count - 1) + 1
+
+
+CONSTANT = """
+import tensorflow as tf
+from common.losses import Loss
+
+constant = Loss(
+    real=lambda scores: tf.reduce_mean(scores),
+    fake=lambda scores: -tf.reduce_mean(scores),
+    generator=lambda scores: tf.reduce_mean(tf.stop_gradient(scores)),
+)
+"""
+
+
+@pytest.mark.parametrize("mode", ["plain", "fused"])
+def test_a_loss_without_a_gradient_updates_nothing(tmp_path, monkeypatch, mode):
+    (tmp_path / "constant_losses.py").write_text(CONSTANT)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = small_settings(VARIANTS["no_gamma_cnn"], step=mode, loss="constant_losses:constant")
+    step = small_step(settings)
+    before = [variable.numpy() for variable in step.generator.trainable_variables]
+    step.last_steps(next(iter(pipeline_for(settings).discriminator_batches(0))))
+    for variable, value in zip(step.generator.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
