@@ -26,16 +26,27 @@ class NetworkSpec:
     Attributes:
         settings: the job's `Settings`, of which a network reads the keys that its row names.
         image_shape: (height, width, channels) of the images.
-        normalization: how this network's weights are normalised.
         classes: number of labels for a network that takes them, otherwise None.
         seed: integer that determines the initial values.
     """
 
     settings: "Settings"
     image_shape: ImageShape
-    normalization: WeightNormalization
+    _normalization: WeightNormalization
     classes: int | None
     seed: int
+    _reads: list[str] = field(default_factory=list)
+
+    @property
+    def normalization(self) -> WeightNormalization:
+        """How this network's weights are normalised."""
+        self._reads.append("normalization")
+        return self._normalization
+
+    @property
+    def ignores_normalization(self) -> bool:
+        """Whether the network is to be normalised, and has not asked how."""
+        return self._normalization.changes_weights and not self._reads
 
     @property
     def latent_dim(self) -> int:

@@ -7,9 +7,13 @@ import keras
 import tensorflow as tf
 
 from common.configuration.settings import Settings
+from common.errors import UserError
 from common.networks import NETWORKS, ImageShape, NetworkSpec
 from common.networks.normalization import WeightNormalization
 from common.randomness import initializer_seed
+
+# The keys that normalise, and their values where nothing does.
+_UNNORMALIZED = {"sn_mode": "none", "scale": 1.0, "gamma": "none", "g_sn_mode": "none"}
 
 
 class Networks(NamedTuple):
@@ -41,6 +45,9 @@ def build_networks(
         root_seed: the run's; it determines the initial values.
         image_shape: (height, width, channels) of the images.
         classes: number of labels, for networks that take them; ignored by others.
+
+    Raises:
+        UserError: the settings name a normalisation, and the network takes no notice of it.
     """
     row = NETWORKS[settings.network]
     seed = initializer_seed(root_seed, "layers without seeds of their own")
@@ -50,6 +57,8 @@ def build_networks(
     ) -> keras.Model:
         keras.utils.set_random_seed(seed)  # for users' own layers
         model = function(spec)
+        if spec.ignores_normalization:
+            raise _ignored_normalization(settings)
         if not model.built:  # subclassed, or without a declared input: it has no variables yet
             labels = None if spec.classes is None else tf.zeros([1], tf.int64)
             inputs = tf.zeros([1, *shape], keras.config.floatx())
@@ -67,6 +76,15 @@ def build_networks(
         build(row.generator, of_generator, latents),
         build(row.discriminator, of_discriminator, image_shape),
         None if settings.ema_decay is None else build(row.generator, of_generator, latents),
+    )
+
+
+def _ignored_normalization(settings: Settings) -> UserError:
+    changed = {k: v for k, v in _UNNORMALIZED.items() if getattr(settings, k) != v}
+    return UserError(
+        f"network={settings.network} does not use spec.normalization, so that "
+        f"{', '.join(f'{key}={getattr(settings, key)}' for key in changed)} would have no effect: "
+        f"use it, or set {', '.join(f'{key}={value}' for key, value in changed.items())}."
     )
 
 

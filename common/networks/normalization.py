@@ -115,6 +115,12 @@ class WeightNormalization:
         """What the settings say of the generator."""
         return cls(GENERATOR_NORMALIZATIONS[settings.g_sn_mode], estimate=_estimate(settings))
 
+    @property
+    def changes_weights(self) -> bool:
+        """Whether a network with it is another than one that no one normalises."""
+        plain = self.row in (NORMALIZATIONS["none"], GENERATOR_NORMALIZATIONS["none"])
+        return not plain or self.scale != 1.0 or self.gamma != "none"
+
 
 def _estimate(settings: "Settings") -> dict[str, Any]:
     return {

@@ -117,6 +117,8 @@ def check_networks(settings: Settings, resources: Resources) -> None:
     try:
         networks = networks_for(settings, source, root_seed=0)
         shapes = _try_out(settings, networks, source.classes)
+    except UserError:
+        raise
     except Exception as error:  # whatever a user's own function raises
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(

@@ -51,6 +51,17 @@ def test_what_does_not_fit(resources, changes, replicas, message):
         check_job(settings_of(**changes), resources, replicas)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"sn_mode": "SN"}, {"scale": 1.5}, {"gamma": "shared"}, {"g_sn_mode": "SN"}]
+)
+def test_a_normalisation_that_the_network_takes_no_notice_of(resources, changes):
+    """The folder's name would say what the network is not."""
+    settings = settings_of(network="tests.training.own_networks:subclassed", **changes)
+    ((key, value),) = changes.items()
+    with pytest.raises(UserError, match=rf"not use spec\.normalization, so that {key}={value} "):
+        check_job(settings, resources, 1)
+
+
 def test_what_fits(resources):
     check_job(settings_of(), resources, 2)
     check_job(settings_of("labels"), resources, 1)
@@ -154,7 +165,7 @@ def test_a_records_own_modules_are_not_imported_unless_trusted(tmp_path, monkeyp
             TrainedRun(tmp_path / "run")
         with pytest.raises(UserError, match=f"another configuration.*{key}"):
             RunFolder(tmp_path / "run").check(small_settings(VARIANTS["no_gamma_cnn"]))
-    with pytest.raises(SystemExit, match="imported"):
+    with pytest.raises(UserError, match="SystemExit: imported"):
         TrainedRun(tmp_path / "run", ["evil"])
 
 
