@@ -144,6 +144,8 @@ def _run(
     command: tuple[str, ...] | None,
 ) -> int:
     file = folder / "config.py"
+    if options.demo and options.config is not None:
+        raise UserError("--demo has a configuration of its own: leave --config out.")
     if options.config is not None:
         file = find_config(options.config, folder)
     search = list(dict.fromkeys(str(path.absolute()) for path in (folder, file.parent)))

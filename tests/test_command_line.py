@@ -162,6 +162,7 @@ def test_help_lists_all_options(run, option):
         (["--dry_run", "--", "--demo"], ["'--demo'"]),
         (["--dry_run=perhaps"], ["dry_run", "perhaps"]),
         (["--set=dataset=a\nb", "--dry_run"], [r"a\nb"]),
+        (["--demo", "--config=config.py"], ["--demo has a configuration of its own"]),
         (["--flagfile=/nowhere/at/all"], ["/nowhere/at/all"]),
     ],
 )

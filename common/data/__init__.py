@@ -131,10 +131,24 @@ def open_source(
     request = Request(name, dataset, route, Path(data_dir), **counts)
     if route == "auto":
         request = dataclasses.replace(request, route=_choose(request))
-    source = dataset.routes[request.route](request)
+    source = _open(request)
     _check(source, request)
     source.real_with_replacement = dataset.real_with_replacement
     return source
+
+
+def _open(request: Request) -> ImageSource:
+    """Opens by the request's route."""
+    try:
+        return request.dataset.routes[request.route](request)
+    except Exception as error:
+        if isinstance(error, UserError) or ":" not in request.name:
+            raise
+        # Whatever a user's own function raises: the sentence is for who wrote it.
+        raise UserError(
+            f"dataset={request.name}: its route {request.route!r} fails ({type(error).__name__}: "
+            f"{error}); it was to look into {request.data_dir}."
+        ) from error
 
 
 def _choose(request: Request) -> str:

@@ -122,6 +122,15 @@ def test_wrong_options_of_an_own_data_set(tmp_path, module):
         open_source("my_birds:birds", tmp_path, expected_images=5)
 
 
+def test_an_own_data_set_that_cannot_be_opened(tmp_path, module):
+    module()
+    (tmp_path / "birds.npy").unlink()
+    with pytest.raises(
+        UserError, match=r"its route 'npy' fails \(FileNotFoundError.*npy"
+    ):
+        open_source("my_birds:birds", tmp_path)
+
+
 WRONG_LABELS = {
     "too few": (np.zeros(5, int), r"int64 \[5\], where integers \[6\] are needed"),
     "two each": (np.zeros((6, 2), int), r"int64 \[6, 2\], where"),
