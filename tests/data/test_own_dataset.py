@@ -125,9 +125,7 @@ def test_wrong_options_of_an_own_data_set(tmp_path, module):
 def test_an_own_data_set_that_cannot_be_opened(tmp_path, module):
     module()
     (tmp_path / "birds.npy").unlink()
-    with pytest.raises(
-        UserError, match=r"its route 'npy' fails \(FileNotFoundError.*npy"
-    ):
+    with pytest.raises(UserError, match=r"its route 'npy' fails \(FileNotFoundError.*npy"):
         open_source("my_birds:birds", tmp_path)
 
 
