@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import platform
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -228,10 +228,13 @@ def _conditions(settings: Settings, source: ImageSource, options: RunOptions) ->
         conditions["labels"] = {"classes": source.classes, "sha256": source.labels_sha256}
     of_options = [name for name in (*options.metrics, options.feature_network or "") if ":" in name]
     if rows := [*own_paths(dataclasses.asdict(settings)), *of_options]:
-        conditions["own"] = {
-            path: hashlib.sha256(own_module(path).read_bytes()).hexdigest() for path in rows
-        }
+        conditions["own"] = own_digests(rows)
     return conditions
+
+
+def own_digests(paths: Iterable[str]) -> dict[str, str]:
+    """`{import path: SHA-256 of its module's file}` of users' own rows."""
+    return {path: hashlib.sha256(own_module(path).read_bytes()).hexdigest() for path in paths}
 
 
 def set_precision(policy: str) -> None:

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from common.choices import own_module
 from common.configuration.settings import Settings, own_paths, read_settings
 from common.errors import UserError, shown
 from common.metrics import FEATURE_NETWORKS, METRICS
@@ -18,7 +20,13 @@ from common.randomness import derive_seed
 from common.results.metrics_table import MetricsTable
 from common.results.run_folder import RunFolder
 from common.training.checkpoints import DAMAGES, iteration_of, list_checkpoints
-from common.training.run import Resources, RunOptions, describe_metrics, set_precision
+from common.training.run import (
+    Resources,
+    RunOptions,
+    describe_metrics,
+    own_digests,
+    set_precision,
+)
 from common.training.sampling import Sampler
 
 _LOG = logging.getLogger(__name__)
@@ -224,6 +232,7 @@ def fill_metrics(run: TrainedRun, options: RunOptions) -> tuple[MetricsTable, li
         UserError: as said, or some checkpoints cannot be restored; all others were measured.
     """
     with run.folder.lock():
+        _check_own_files(run, options.metrics)
         resources = Resources(options, _read_replicas(run))
         source = resources.source(run.settings)
         _check_same("data", run.conditions.get("data"), source.record)
@@ -294,6 +303,18 @@ def _read_replicas(run: TrainedRun) -> int:
     if type(replicas) is not int or not 1 <= replicas <= _MAX_REPLICAS:
         raise UserError(f"{run.folder.record_path}: replicas is {replicas!r}, not a number of such")
     return replicas
+
+
+def _check_own_files(run: TrainedRun, metrics: Iterable[str]) -> None:
+    recorded = run.conditions.get("own")
+    recorded = recorded if isinstance(recorded, dict) else {}
+    again = [name for name in metrics if name in recorded]
+    for path, digest in own_digests([*own_paths(asdict(run.settings)), *again]).items():
+        if recorded.get(path) != digest:
+            raise UserError(
+                f"{own_module(path)} is not as it was when {run.folder.path} was trained: put that "
+                "version back, or compare with the run's checkpoint as a set of its own."
+            )
 
 
 def _check_same(what: str, recorded: Any, ours: Any) -> None:

@@ -13,7 +13,7 @@ from common.results.run_folder import RunFolder
 from common.training import run
 from common.training.checks import check_job
 from common.training.trained_models import open_models
-from common.training.trained_run import TrainedRun
+from common.training.trained_run import TrainedRun, fill_metrics
 from tests.training.runs import train
 from tests.training.small import RUNS, VARIANTS, small_settings
 
@@ -149,6 +149,10 @@ def test_a_run_records_its_step_its_labels_and_the_files_of_ones_own(tmp_path, r
     models = open_models(folder.path, [OWN])
     assert models.classes == 10
     assert models.images(6).read([0, 5]).shape == (2, 32, 32, 3)
+    record["conditions"]["own"] = {f"{OWN}:mlp": "0" * 64}
+    folder.record_path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"own_network\.py is not as it was when .*run was trained"):
+        fill_metrics(TrainedRun(folder.path, [OWN]), run.RunOptions(data_dir=Path("data")))
 
 
 def test_a_records_own_modules_are_not_imported_unless_trusted(tmp_path, monkeypatch):
