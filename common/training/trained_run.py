@@ -13,6 +13,7 @@ from common.choices import own_module
 from common.configuration.settings import Settings, own_paths, read_settings
 from common.errors import UserError, shown
 from common.metrics import FEATURE_NETWORKS, METRICS
+from common.metrics.evaluation import Evaluator
 from common.networks import NETWORKS, ImageShape
 from common.networks.build import Networks, build_networks
 from common.parsers.checkpoint_index import check_index
@@ -243,33 +244,43 @@ def fill_metrics(run: TrainedRun, options: RunOptions) -> tuple[MetricsTable, li
         if recorded is not None:
             _check_same("metrics", recorded, describe_metrics(evaluator))
         table = MetricsTable(run.folder.metrics_path, evaluator.columns)
-        # The generator as it is built is that before the first iteration.
-        initial: dict[int, list[Path]] = {-1: []} if run.settings.initial_metrics else {}
-        available = {**initial, **run.checkpoints}
-        missing = {i: paths for i, paths in available.items() if i not in table.ids}
-        with resources.strategy.scope():
-            networks = run.build_networks()
-        models = run.trackables(networks)
-        sampler = Sampler(
-            resources.strategy, networks.sampled, run.settings, run.root_seed, run.classes
-        )
-        added: list[int] = []
-        damaged: list[str] = []
-        for global_id, checkpoints in missing.items():
-            try:
-                if checkpoints:
-                    restore_first(models, checkpoints)
-            except UserError as error:
-                damaged.append(str(error))
-                continue
-            evaluation = evaluator.evaluate(sampler.metric_samples(global_id))
-            table.add(global_id, evaluation.values, evaluation.record)
-            run.folder.note_metrics(made=[global_id])
-            added.append(global_id)
+        added, damaged = _measure_missing(run, table, evaluator, resources.strategy)
         run.folder.note_metrics(made=table.ids)
     if damaged:
         raise UserError(f"rows added: {added}; {'; '.join(damaged)}")
     return table, added
+
+
+def _measure_missing(
+    run: TrainedRun, table: MetricsTable, evaluator: Evaluator, strategy: tf.distribute.Strategy
+) -> tuple[list[int], list[str]]:
+    """Adds the rows that a run's table lacks.
+
+    Returns:
+        The iterations added, ascending, and what is wrong with checkpoints that cannot be restored.
+    """
+    # The generator as it is built is that before the first iteration.
+    initial: dict[int, list[Path]] = {-1: []} if run.settings.initial_metrics else {}
+    available = {**initial, **run.checkpoints}
+    missing = {i: paths for i, paths in available.items() if i not in table.ids}
+    with strategy.scope():
+        networks = run.build_networks()
+    models = run.trackables(networks)
+    sampler = Sampler(strategy, networks.sampled, run.settings, run.root_seed, run.classes)
+    added: list[int] = []
+    damaged: list[str] = []
+    for global_id, checkpoints in missing.items():
+        try:
+            if checkpoints:
+                restore_first(models, checkpoints)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
+        evaluation = evaluator.evaluate(sampler.metric_samples(global_id))
+        table.add(global_id, evaluation.values, evaluation.record)
+        run.folder.note_metrics(made=[global_id])
+        added.append(global_id)
+    return added, damaged
 
 
 def recorded_metrics(run: TrainedRun) -> tuple[tuple[str, ...], str | None]:
